@@ -1,0 +1,70 @@
+# Each command sets up what it needs (an environment of its own below this directory) and then runs.
+PYTHON ?= python3
+BIN := .venv/bin
+# Extras are installed once for each content of pyproject.toml.
+TEST := .venv/installed-test
+COMPILE := .venv-compile/installed
+PEERS := .venv-peers/installed
+OLDEST := .venv-oldest/installed
+
+.PHONY: help benchmark test lint compile peers speed test-oldest clean
+
+help:
+	@echo "make benchmark    compare the gradient estimators (table, JSON and figures in benchmarks/results)"
+	@echo "make test         run the tests, doctests included"
+	@echo "make lint         format check, lint, types"
+	@echo "make compile      compile every public function for TPU and NVIDIA GPU, without having either"
+	@echo "make speed        time our functions beside hand-written ones"
+	@echo "make peers        the environment with other libraries, for timings beside ours"
+	@echo "make test-oldest  the tests with the oldest versions that pyproject.toml allows"
+
+.venv .venv-compile .venv-peers .venv-oldest:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --upgrade pip
+
+$(TEST): pyproject.toml | .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(BIN)/installed-benchmarks: pyproject.toml | .venv
+	test -f $(TEST) || $(BIN)/python -m pip install --quiet --editable '.[benchmarks]'
+	touch $@
+
+$(COMPILE): pyproject.toml | .venv-compile
+	.venv-compile/bin/python -m pip install --quiet --editable '.[test,compile]'
+	touch $@
+
+$(PEERS): pyproject.toml | .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --editable '.[benchmarks,peers]'
+	touch $@
+
+$(OLDEST): pyproject.toml tests/oldest.txt | .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --editable '.[test]' --constraint tests/oldest.txt
+	touch $@
+
+benchmark: $(BIN)/installed-benchmarks
+	$(BIN)/python -m benchmarks.gradient_variance
+
+test: $(TEST)
+	$(BIN)/python -m pytest
+
+lint: $(TEST)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+compile: $(COMPILE)
+	.venv-compile/bin/python -m pytest tests/test_compile.py -rs
+
+speed: $(BIN)/installed-benchmarks
+	$(BIN)/python -m benchmarks.speed
+
+peers: $(PEERS)
+	.venv-peers/bin/python -m benchmarks.speed --peers
+
+test-oldest: $(OLDEST)
+	.venv-oldest/bin/python -m pytest
+
+clean:
+	rm -rf .venv .venv-compile .venv-peers .venv-oldest build dist

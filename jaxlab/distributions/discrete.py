@@ -1,0 +1,246 @@
+"""Random variables without a density: bits, categories, counts."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
+
+from jaxlab import _check, gumbel
+from jaxlab._jit import jit
+from jaxlab._precision import widen
+
+__all__ = ["Bernoulli", "Categorical", "Poisson"]
+
+MAXIMAL_NUM_STATES = 2**20
+
+
+def weighted(weight: Float[Array, "..."], value: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``weight * value`` with 0 for a weight of 0 and an infinite value; differentiable in both also there."""
+    return weight * jnp.where((weight == 0) & jnp.isinf(value), 0, value)
+
+
+def product_states(function: str, num_values: int, num_variables: int) -> Int[Array, "states variables"]:
+    """All combinations of ``num_variables`` variables with ``num_values`` values, the last one counting fastest."""
+    num_states = num_values**num_variables
+    if num_states > MAXIMAL_NUM_STATES:
+        raise ValueError(
+            f"{function}: the number of states must be at most 2**20 to list them;"
+            f" got {num_values}**{num_variables} = {num_states}"
+        )
+    places = num_values ** jnp.arange(num_variables - 1, -1, -1)
+    return jnp.arange(num_states)[:, None] // places[None, :] % num_values
+
+
+class Bernoulli(NamedTuple):
+    r"""Independent bits: :math:`p(b) = \prod_i \sigma(\phi_i)^{b_i} (1 - \sigma(\phi_i))^{1 - b_i}`.
+
+    ``logits`` are log-odds in nats; of shape [d] they make one draw of d bits. Infinite logits are certain bits.
+    Capable of everything but reparameterisation: Scored, Relaxable, Enumerable (up to 20 bits), MeanValued.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> bits = Bernoulli(jnp.array([-jnp.inf, 0.0, jnp.inf]))
+      >>> float(bits.log_prob(jnp.array([0.0, 1.0, 1.0])))  # log(1/2)
+      -0.6931471824645996
+    """
+
+    logits: Float[Array, "*shape"]
+
+    @jit()
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
+        r"""Draws zeros and ones in the dtype of ``logits``, comparing in float32: :math:`b = 1[u < \sigma(\phi)]`.
+
+        Probabilities are resolved to 6e-8 (2 ** -24, half a step of a float32 uniform).
+
+        Gradient:
+          None: a constant to ``jax.grad``. For a gradient through the draw, use an estimator.
+        """
+        probabilities = jax.nn.sigmoid(widen(self.logits))
+        # Uniform at the middle of its steps: never 0, so that what is all but impossible is not drawn too often.
+        half_step = jnp.finfo(probabilities.dtype).eps / 2
+        uniform = jax.random.uniform(key, probabilities.shape, probabilities.dtype) + half_step
+        return lax.stop_gradient(uniform < probabilities).astype(self.logits.dtype)
+
+    @jit()
+    def log_prob(self, value: Float[Array, "*shape"]) -> Float[Array, ""]:
+        r"""Log-probability in nats of all bits together.
+
+        .. math:: \log p(b) = \sum_i b_i \log\sigma(\phi_i) + (1 - b_i) \log\sigma(-\phi_i)
+
+        Between 0 and 1 this is the extension that is linear in b, equal to :math:`b \phi - \mathrm{softplus}(\phi)`.
+
+        Gradient:
+          Exact, in both arguments: :math:`b - \sigma(\phi)` for the logits.
+
+        Raises:
+          ValueError: if ``value`` has not the shape of ``logits``.
+        """
+        _check.same_shape("Bernoulli.log_prob", value=value, logits=self.logits)
+        logits, value = widen(self.logits), widen(value)
+        ones = weighted(value, jax.nn.log_sigmoid(logits))
+        zeros = weighted(1 - value, jax.nn.log_sigmoid(-logits))
+        return jnp.sum(ones + zeros).astype(self.logits.dtype)
+
+    @jit()
+    def mean(self) -> Float[Array, "*shape"]:
+        r"""The probabilities of a one, :math:`\sigma(\phi)`, in [0, 1]. Gradient: exact."""
+        return jax.nn.sigmoid(self.logits)
+
+    @jit()
+    def perturb(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
+        r"""Logits plus logistic noise, in float32; the draw is a one where this is above 0. Gradient: exact."""
+        return gumbel.perturb_binary(key, self.logits)
+
+    @jit(positive=("temperature",))
+    def soften(self, perturbed: Float[Array, "*shape"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*shape"]:
+        r"""The binary Concrete draw :math:`\sigma(z / \lambda)` in [0, 1]. Gradient: exact."""
+        return jax.nn.sigmoid(perturbed / temperature).astype(self.logits.dtype)
+
+    @jit()
+    def harden(self, perturbed: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The bits that belong to perturbed logits: 1 where they are above 0. Gradient: none, a constant."""
+        return (perturbed > 0).astype(self.logits.dtype)
+
+    def support(self) -> Float[Array, "states *shape"]:
+        """All 2 ** d values, along a new first axis, the last bit changing fastest.
+
+        Gradient:
+          None: they are constants.
+
+        Raises:
+          ValueError: if there are more than 2 ** 20.
+        """
+        logits = jnp.asarray(self.logits)
+        states = product_states("Bernoulli.support", 2, logits.size)
+        return states.reshape(-1, *logits.shape).astype(logits.dtype)
+
+
+class Categorical(NamedTuple):
+    r"""Independent categories, drawn one-hot: :math:`p(z) = \prod_i \mathrm{softmax}(\phi_i)_{z_i}`.
+
+    ``logits`` [..., k] are unnormalised log-probabilities in nats along the last axis; [m, k] make one draw of m
+    one-hot rows. ``-inf`` is an impossible category, one ``+inf`` in a row a certain one. Capable of everything but
+    reparameterisation: Scored, Relaxable, Enumerable (up to 2 ** 20 states), MeanValued.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> category = Categorical(jnp.log(jnp.array([0.25, 0.75])))
+      >>> round(float(jnp.exp(category.log_prob(jnp.array([0.0, 1.0])))), 4)
+      0.75
+    """
+
+    logits: Float[Array, "*shape k"]
+
+    @jit()
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape k"]:
+        """Draws one-hot rows in the dtype of ``logits``, by the Gumbel-max trick in float32.
+
+        Gradient:
+          None: a constant to ``jax.grad`` (as the codes of ``jax.random.categorical`` are, in silence). For a gradient
+          through the draw, use an estimator.
+        """
+        return self.harden(self.perturb(key))
+
+    @jit()
+    def log_prob(self, value: Float[Array, "*shape k"]) -> Float[Array, ""]:
+        r"""Log-probability in nats of all rows together.
+
+        .. math:: \log p(z) = \sum_{i, c} z_{ic} \log\mathrm{softmax}(\phi_i)_c
+
+        On the simplex between the one-hot vectors this is the extension that is linear in z.
+
+        Gradient:
+          Exact, in both arguments: :math:`z - \mathrm{softmax}(\phi)` for the logits of a one-hot z.
+
+        Raises:
+          ValueError: if ``value`` has not the shape of ``logits``.
+        """
+        _check.same_shape("Categorical.log_prob", value=value, logits=self.logits)
+        return jnp.sum(weighted(widen(value), self.log_probabilities())).astype(self.logits.dtype)
+
+    @jit()
+    def log_probabilities(self) -> Float[Array, "*shape k"]:
+        """Normalised log-probabilities in nats, at most 0, in float32 at least. Gradient: exact."""
+        logits = widen(self.logits)
+        return jax.nn.log_softmax(jnp.minimum(logits, jnp.finfo(logits.dtype).max), -1)
+
+    @jit()
+    def mean(self) -> Float[Array, "*shape k"]:
+        r"""The probabilities, :math:`\mathrm{softmax}(\phi)`, each in [0, 1]. Gradient: exact."""
+        return jnp.exp(self.log_probabilities()).astype(self.logits.dtype)
+
+    @jit()
+    def perturb(self, key: PRNGKeyArray) -> Float[Array, "*shape k"]:
+        """Logits plus Gumbel noise, in float32; the draw is the argmax of each row. Gradient: exact."""
+        return gumbel.perturb(key, self.logits)
+
+    @jit(positive=("temperature",))
+    def soften(self, perturbed: Float[Array, "*shape k"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*shape k"]:
+        r"""The Gumbel-softmax draw :math:`\mathrm{softmax}(z / \lambda)`, rows summing to 1. Gradient: exact."""
+        log_soft = gumbel.log_softmax_at(perturbed, temperature=temperature, axis=-1)
+        return jnp.exp(log_soft).astype(self.logits.dtype)
+
+    @jit()
+    def harden(self, perturbed: Float[Array, "*shape k"]) -> Float[Array, "*shape k"]:
+        """The one-hot argmax of each row, the first one on ties. Gradient: none, a constant."""
+        return jax.nn.one_hot(jnp.argmax(perturbed, -1), perturbed.shape[-1], dtype=self.logits.dtype)
+
+    def support(self) -> Float[Array, "states *shape k"]:
+        """All values, along a new first axis, the last row's category changing fastest.
+
+        Gradient:
+          None: they are constants.
+
+        Raises:
+          ValueError: if there are more than 2 ** 20.
+        """
+        *shape, num_categories = self.logits.shape
+        num_rows = self.logits.size // num_categories
+        states = product_states("Categorical.support", num_categories, num_rows)
+        return jax.nn.one_hot(states.reshape(-1, *shape), num_categories, dtype=self.logits.dtype)
+
+
+class Poisson(NamedTuple):
+    r"""Independent counts: :math:`p(n) = \prod_i \lambda_i^{n_i} e^{-\lambda_i} / n_i!`.
+
+    ``rate`` is the mean count, at least 0. Scored and MeanValued only: counts have no path, no finite support, and no
+    relaxation of one temperature.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> round(float(jnp.exp(Poisson(jnp.array(2.0)).log_prob(jnp.array(0.0)))), 4)  # exp(-2)
+      0.1353
+    """
+
+    rate: Float[Array, "*shape"]
+
+    @jit()
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*shape"]:
+        """Draws counts 0, 1, ... in the dtype of ``rate`` (needs keys of JAX's default generator, threefry).
+
+        Gradient:
+          None: a constant to ``jax.grad`` (as ``jax.random.poisson`` is, in silence). For a gradient, use an
+          estimator.
+        """
+        return jax.random.poisson(key, lax.stop_gradient(widen(self.rate))).astype(self.rate.dtype)
+
+    @jit()
+    def log_prob(self, value: Float[Array, "*shape"]) -> Float[Array, ""]:
+        r"""Log-probability in nats of all counts together: :math:`\sum_i n_i \log\lambda_i - \lambda_i - \log n_i!`.
+
+        Gradient:
+          Exact: :math:`n / \lambda - 1` for the rate.
+
+        Raises:
+          ValueError: if ``value`` has not the shape of ``rate``.
+        """
+        _check.same_shape("Poisson.log_prob", value=value, rate=self.rate)
+        rate, value = widen(self.rate), widen(value)
+        return jnp.sum(jax.scipy.special.xlogy(value, rate) - rate - lax.lgamma(value + 1)).astype(self.rate.dtype)
+
+    @jit()
+    def mean(self) -> Float[Array, "*shape"]:
+        r"""The rate, at least 0. Gradient: exact."""
+        return self.rate

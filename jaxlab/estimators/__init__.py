@@ -1,0 +1,40 @@
+"""Monte Carlo expectations whose ``jax.grad`` is the named estimator.
+
+``estimators.<name>(key, dist, f, ...)`` has two laws. *Value*: it is a Monte Carlo estimate of the expectation of ``f``
+over ``dist``. *Gradient*: ``jax.grad`` of it is the estimator it is named after, with respect to the parameters of
+``dist`` and to everything ``f`` closes over, each exactly once. ``f`` maps one draw to one scalar; a minibatch is
+``jax.vmap`` over keys and examples, so that each example is credited with its own cost alone. An ``f`` that needs
+randomness of its own closes over a key; it is the same for all draws of one call.
+
+What each one claims stands in its row of ``ESTIMATORS``; ``python -m benchmarks.gradient_variance`` measures it.
+
+>>> import jax, jax.numpy as jnp
+>>> from jaxlab import estimators
+>>> from jaxlab.distributions import Bernoulli
+>>> def loss(logits, key, target):  # one example
+...     return estimators.leave_one_out(key, Bernoulli(logits), lambda b: jnp.sum((b - target) ** 2))
+>>> def batch_loss(logits, key, targets):
+...     keys = jax.random.split(key, len(targets))
+...     return jax.vmap(loss)(logits, keys, targets).mean()
+>>> jax.grad(batch_loss)(jnp.zeros((8, 3)), jax.random.key(0), jnp.full((8, 3), 0.45)).shape
+(8, 3)
+"""
+
+from jaxlab.estimators.contract import ESTIMATORS, Estimator
+from jaxlab.estimators.enumeration import exact
+from jaxlab.estimators.pathwise import reparameterized
+from jaxlab.estimators.relaxed import gumbel_softmax, straight_through_gumbel, straight_through_mean
+from jaxlab.estimators.score import leave_one_out, reinforce, reinforce_moving_average
+
+__all__ = [
+    "ESTIMATORS",
+    "Estimator",
+    "exact",
+    "gumbel_softmax",
+    "leave_one_out",
+    "reinforce",
+    "reinforce_moving_average",
+    "reparameterized",
+    "straight_through_gumbel",
+    "straight_through_mean",
+]

@@ -1,0 +1,139 @@
+"""What an estimator claims, and what every one of them does alike: check its input, draw, evaluate f."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxlab import _check
+from jaxlab.distributions import Scored
+
+__all__ = ["ESTIMATORS", "Estimator"]
+
+Function = TypeVar("Function", bound=Callable)
+
+# A scalar; or, with has_aux, the pair of it and the auxiliary values.
+Estimate: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One row of :data:`ESTIMATORS`: what the estimator needs, what it claims, what it costs.
+
+    ``num_samples`` in ``evaluations`` stands for the number of states where ``minimal_num_samples`` is 0, that is where
+    the estimator takes no samples at all. Evaluations of f' are those with respect to the draw; what f closes over is
+    differentiated in each evaluation anyway.
+    """
+
+    name: str
+    estimate: Callable
+    needs: type  # the capability that the distribution must have
+    unbiased_value: bool
+    unbiased_gradient: bool
+    derivative_order: int | float  # math.inf, or the highest valid one; a higher one raises
+    evaluations: Callable[[int], int]  # of f, by num_samples
+    derivative_evaluations: Callable[[int], int]  # of f' with respect to the draw, by num_samples
+    minimal_num_samples: int
+    relaxed_draws: bool = False  # f sees draws between the discrete values
+    tunable: tuple[str, ...] = ()  # options whose value changes bias or variance
+    initial_state: Callable[[], Any] | None = None  # then: estimate(key, dist, f, state, ...) -> (value, state)
+
+
+#: Every estimator by name, in the order of the documentation. The tests and the benchmarks run over this table.
+ESTIMATORS: dict[str, Estimator] = {}
+
+
+def capabilities_missing(needs: type, dist: Any) -> list[str]:
+    """The methods of the protocol ``needs`` that ``dist`` does not have."""
+    methods = {name for c in needs.__mro__ for name in vars(c) if not name.startswith("_")}
+    return sorted(name for name in methods if not callable(getattr(dist, name, None)))
+
+
+def check_capability(row: Estimator, dist: Any) -> None:
+    """Raises the TypeError that names what ``dist`` lacks and which estimators would take it."""
+    missing = capabilities_missing(row.needs, dist)
+    if missing:
+        fitting = [other.name for other in ESTIMATORS.values() if not capabilities_missing(other.needs, dist)]
+        raise TypeError(
+            f"{row.name}: dist must be {row.needs.__name__}; got {type(dist).__name__}, which has no"
+            f" {', '.join(missing)}. Estimators for it: {', '.join(fitting) or 'none'}"
+        )
+
+
+def estimator(**claims: Any) -> Callable[[Function], Function]:
+    """Puts a function into :data:`ESTIMATORS` under its own name, and checks its arguments at every call.
+
+    Args:
+      **claims: the fields of :class:`Estimator` but ``name`` and ``estimate``.
+
+    Returns:
+      A decorator that leaves name, docstring and signature as they are.
+    """
+
+    def decorate(function: Function) -> Function:
+        name = function.__name__
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def checked(*args, **kwargs):
+            arguments = signature.bind(*args, **kwargs)
+            arguments.apply_defaults()
+            options = arguments.arguments
+            _check.key(name, options["key"])
+            check_capability(row, options["dist"])
+            if not callable(options["f"]):
+                raise TypeError(f"{name}: f must be a function of one draw; got {type(options['f']).__name__}")
+            if "num_samples" in options:
+                _check.at_least(name, "num_samples", options["num_samples"], row.minimal_num_samples)
+            if "temperature" in options:
+                _check.positive(name, "temperature", options["temperature"])
+            return function(*args, **kwargs)
+
+        row = Estimator(name=name, estimate=checked, **claims)
+        ESTIMATORS[name] = row
+        return checked  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def draw_samples(key: PRNGKeyArray, dist: Scored, num_samples: int) -> Any:
+    """``num_samples`` independent draws along a new first axis, constants to ``jax.grad``."""
+    return lax.stop_gradient(jax.vmap(dist.sample)(jax.random.split(key, num_samples)))
+
+
+def evaluate(name: str, f: Callable[[Any], Any], draws: Any, has_aux: bool) -> tuple[Float[Array, "n"], Any]:
+    """The values of ``f`` at each of the draws, and its auxiliary values (None without ``has_aux``)."""
+    return jax.vmap(functools.partial(evaluate_one, name, f, has_aux))(draws)
+
+
+def evaluate_one(name: str, f: Callable[[Any], Any], has_aux: bool, draw: Any) -> tuple[Float[Array, ""], Any]:
+    """The value of ``f`` at one draw; raises unless it is one real scalar."""
+    returned = f(draw)
+    if has_aux and not (isinstance(returned, tuple) and len(returned) == 2):
+        raise TypeError(f"{name}: f must return (scalar, aux) when has_aux is True; got {type(returned).__name__}")
+    value, aux = returned if has_aux else (returned, None)
+    if not hasattr(value, "dtype") and not isinstance(value, (int, float)):
+        raise TypeError(
+            f"{name}: f must return one scalar (or with has_aux=True a pair of a scalar and anything);"
+            f" got {type(value).__name__}"
+        )
+    value = jnp.asarray(value)
+    if value.shape != ():
+        raise ValueError(
+            f"{name}: f must return one scalar, of shape (), for one draw; got shape {value.shape}"
+            " (a batch of examples is a jax.vmap over this estimator)"
+        )
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{name}: f must return a floating-point scalar; got {value.dtype}")
+    return value, aux
+
+
+def estimate_of(value: Float[Array, ""], aux: Any, has_aux: bool) -> Estimate:
+    """What an estimator returns: the value, or the pair of it and the auxiliary values."""
+    return (value, aux) if has_aux else value

@@ -1,0 +1,166 @@
+r"""Gradient operators: the same value, another gradient.
+
+Each function here is the identity (or the constant one) as far as values go, and exists for what ``jax.grad`` and
+``jax.jvp`` see. All of them work in forward and in reverse mode, under ``jit``, ``vmap`` and ``scan``.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Num, Shaped
+
+from jaxlab import _check
+from jaxlab._jit import jit
+
+__all__ = ["first_order_only", "magic_box", "straight_through"]
+
+
+@jax.custom_jvp
+def _straight_through(hard: Array, soft: Array) -> Array:
+    # Nothing is selected here (XLA drops it). But where ``soft`` alone is batched, JAX must see a batched value too:
+    # it takes the shape of the tangent from that of the value, and goes wrong if the value is a constant.
+    return jnp.where(soft == soft, hard, hard)
+
+
+@_straight_through.defjvp
+def _straight_through_jvp(primals, tangents):
+    return _straight_through(*primals), tangents[1]
+
+
+@jit()
+def straight_through(hard: Shaped[Array, "..."], soft: Float[Array, "..."]) -> Float[Array, "..."]:
+    r"""The value of ``hard`` with the gradient of ``soft``.
+
+    .. math:: y = \mathrm{hard}, \qquad \mathrm{d}y := \mathrm{d}\,\mathrm{soft}
+
+    The usual one-liner ``soft + stop_gradient(hard - soft)`` rounds: in float32 about half of its entries differ from
+    ``hard`` in the last bits. This function returns ``hard`` itself, bit for bit, in every dtype, also where ``soft``
+    is infinite or NaN.
+
+    Args:
+      hard: the value; a float array of the dtype of ``soft``, or integers or booleans, which are converted to it.
+      soft: the differentiable stand-in, of the same shape.
+
+    Returns:
+      ``hard``, in the dtype of ``soft``.
+
+    Gradient:
+      That of ``soft``, for derivatives of every order; none reaches ``hard``. As an estimate of the gradient of
+      an expectation over ``hard`` it is biased (exact if the function behind it is linear and ``soft`` is
+      the mean).
+
+    Raises:
+      ValueError: if the shapes differ, or ``hard`` is of another float dtype.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> def quantize(x):
+      ...     return straight_through(jnp.round(x), x)
+      >>> quantize(jnp.array([0.2, 1.7])).tolist()
+      [0.0, 2.0]
+      >>> jax.grad(lambda x: quantize(x).sum())(jnp.array([0.2, 1.7])).tolist()
+      [1.0, 1.0]
+
+    Reference:
+      Bengio, Léonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
+      Computation", 2013, section 4. https://arxiv.org/abs/1308.3432
+    """
+    _check.same_shape("straight_through", hard=hard, soft=soft)
+    if hard.dtype != soft.dtype:
+        if jnp.issubdtype(hard.dtype, jnp.inexact):
+            raise ValueError(
+                f"straight_through: hard must have the dtype of soft, {soft.dtype}, or be integer or boolean;"
+                f" got {hard.dtype}"
+            )
+        hard = hard.astype(soft.dtype)
+    return _straight_through(hard, soft)
+
+
+@jit()
+def magic_box(log_prob: Float[Array, "..."]) -> Float[Array, "..."]:
+    r"""One, with the gradient of a probability's logarithm: the operator of DiCE.
+
+    .. math:: \square(\ell) = \exp(\ell - \mathrm{stop\_gradient}(\ell)) = 1, \qquad
+              \mathrm{d}\,\square(\ell) = \square(\ell)\, \mathrm{d}\ell
+
+    ``f(x) * magic_box(log_prob(x))`` has the value ``f(x)`` and, in expectation over ``x``, the derivatives of
+    :math:`\mathbb{E} f(x)` to every order. The value is exactly one also where ``log_prob`` is infinite.
+
+    Args:
+      log_prob: log-probability (in nats) of what was drawn.
+
+    Returns:
+      Ones, of the same shape and dtype.
+
+    Gradient:
+      :math:`\nabla\ell` (0 where ``log_prob`` is infinite); the second derivative is
+      :math:`\nabla\nabla\ell + \nabla\ell\,\nabla\ell^\top`, and so on: unbiased score-function derivatives of every
+      order.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> float(magic_box(jnp.array(-3.0)))
+      1.0
+      >>> float(jax.grad(lambda x: magic_box(x**2))(3.0))
+      6.0
+      >>> float(jax.grad(jax.grad(lambda x: magic_box(x**2)))(3.0))
+      38.0
+
+    Reference:
+      Foerster et al., "DiCE: The Infinitely Differentiable Monte Carlo Estimator", 2018, eq. (5).
+      https://arxiv.org/abs/1802.05098
+    """
+    # A draw of probability 0 or density infinity has no gradient to pass on, and inf - inf would be NaN.
+    zero = jnp.where(jnp.isfinite(log_prob), log_prob - lax.stop_gradient(log_prob), 0)
+    return jnp.exp(zero)
+
+
+def first_order_only(x: Num[Array, "..."], *, name: str) -> Num[Array, "..."]:
+    r"""The identity, whose second derivative is a loud error.
+
+    A surrogate that is built to have the right (or a useful) first derivative has, as a rule, a second derivative that
+    is silently zero or wrong. Passed through this function, a value may be differentiated once.
+
+    Args:
+      x: any array.
+      name: what the error calls the thing that has no second derivative.
+
+    Returns:
+      ``x``.
+
+    Gradient:
+      The identity's. A derivative of it raises.
+
+    Raises:
+      TypeError: when a second derivative through ``x`` is traced.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> def loss(x):
+      ...     return jnp.sin(first_order_only(x, name="my_estimator"))
+      >>> float(jax.grad(loss)(0.0))
+      1.0
+      >>> jax.grad(jax.grad(loss))(0.0)
+      Traceback (most recent call last):
+      ...
+      TypeError: my_estimator: only its first derivative is defined; a second derivative was asked for
+    """
+
+    @jax.custom_jvp
+    def one(x):
+        return jnp.ones_like(x)
+
+    @one.defjvp
+    def forbid(primals, tangents):
+        # Reached only if something that was differentiated once is differentiated again.
+        raise TypeError(f"{name}: only its first derivative is defined; a second derivative was asked for")
+
+    @jax.custom_jvp
+    def identity(x):
+        return x
+
+    @identity.defjvp
+    def differentiate_once(primals, tangents):
+        return identity(*primals), tangents[0] * one(*primals)
+
+    return identity(x)

@@ -63,7 +63,7 @@ def straight_through(hard: Shaped[Array, "..."], soft: Float[Array, "..."]) -> F
 
     Reference:
       Bengio, Léonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
-      Computation", 2013, section 4. https://arxiv.org/abs/1308.3432
+      Computation", 2013 (the straight-through estimator). https://arxiv.org/abs/1308.3432
     """
     _check.same_shape("straight_through", hard=hard, soft=soft)
     if hard.dtype != soft.dtype:
@@ -107,7 +107,7 @@ def magic_box(log_prob: Float[Array, "..."]) -> Float[Array, "..."]:
       38.0
 
     Reference:
-      Foerster et al., "DiCE: The Infinitely Differentiable Monte Carlo Estimator", 2018, eq. (5).
+      Foerster et al., "DiCE: The Infinitely Differentiable Monte Carlo Estimator", 2018 (the MagicBox operator).
       https://arxiv.org/abs/1802.05098
     """
     # A draw of probability 0 or density infinity has no gradient to pass on, and inf - inf would be NaN.

@@ -64,8 +64,8 @@ def perturb(key: PRNGKeyArray, logits: Float[Array, "*batch"]) -> Float[Array, "
       dtype('float32')
 
     Reference:
-      Gumbel, "Statistical Theory of Extreme Values and Some Practical Applications", 1954; Maddison, Tarlow, Minka,
-      "A* Sampling", 2014, section 2. https://arxiv.org/abs/1411.0030
+      Gumbel, "Statistical Theory of Extreme Values and Some Practical Applications", 1954 (the distribution);
+      Maddison, Tarlow, Minka, "A* Sampling", 2014 (the Gumbel-max trick). https://arxiv.org/abs/1411.0030
     """
     logits = _finite_above(logits)
     return logits + jax.random.gumbel(key, logits.shape, logits.dtype)
@@ -129,7 +129,7 @@ def gumbel_max(key: PRNGKeyArray, logits: Float[Array, "..."], *, axis: int = -1
       1
 
     Reference:
-      Maddison, Tarlow, Minka, "A* Sampling", 2014, section 2. https://arxiv.org/abs/1411.0030
+      Maddison, Tarlow, Minka, "A* Sampling", 2014 (the Gumbel-max trick). https://arxiv.org/abs/1411.0030
     """
     _check.axis_of("gumbel_max", "logits", logits, axis)
     return jnp.argmax(perturb(key, logits), axis)
@@ -293,8 +293,8 @@ def conditional_gumbel(
       2
 
     Reference:
-      Tucker et al., "REBAR", 2017, appendix C; Maddison, Tarlow, Minka, "A* Sampling", 2014, section 2.
-      https://arxiv.org/abs/1703.07370
+      Tucker et al., "REBAR", 2017, appendix C (normalised logits), https://arxiv.org/abs/1703.07370; Maddison, Tarlow,
+      Minka, "A* Sampling", 2014 (the top-down construction, of which this is a case). https://arxiv.org/abs/1411.0030
     """
     if codes.shape != logits.shape[:-1]:
         raise ValueError(
@@ -352,7 +352,7 @@ def gumbel_top_k(key: PRNGKeyArray, logits: Float[Array, "*batch k"], *, num_sam
       0.0
 
     Reference:
-      Kool, van Hoof, Welling, "Stochastic Beams and Where to Find Them", 2019, eq. (5) to (8).
+      Kool, van Hoof, Welling, "Stochastic Beams and Where to Find Them", 2019 (the Gumbel-top-k trick).
       https://arxiv.org/abs/1903.06059
     """
     _check.at_least("gumbel_top_k", "num_samples", num_samples, 1)
@@ -401,7 +401,7 @@ def log_sinkhorn(logits: Float[Array, "*batch k k"], *, num_iterations: int = 20
       [[0.5, 0.5], [0.5, 0.5]]
 
     Reference:
-      Mena et al., "Learning Latent Permutations with Gumbel-Sinkhorn Networks", 2018, eq. (4).
+      Mena et al., "Learning Latent Permutations with Gumbel-Sinkhorn Networks", 2018 (the Sinkhorn operator).
       https://arxiv.org/abs/1802.08665
     """
     _check.at_least("log_sinkhorn", "num_iterations", num_iterations, 1)
@@ -452,7 +452,7 @@ def gumbel_sinkhorn(
       [1.0, 1.0, 1.0]
 
     Reference:
-      Mena et al., "Learning Latent Permutations with Gumbel-Sinkhorn Networks", 2018, eq. (7).
+      Mena et al., "Learning Latent Permutations with Gumbel-Sinkhorn Networks", 2018 (Gumbel-Sinkhorn distribution).
       https://arxiv.org/abs/1802.08665
     """
     perturbed = perturb(key, logits)

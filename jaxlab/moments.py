@@ -51,7 +51,8 @@ class Moments(NamedTuple):
           (3, 3.0, 7.0)
 
         Reference:
-          Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+          Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979
+          (Stanford University, technical report STAN-CS-79-773).
         """
         _check.same_shape("Moments.merge", self=self.mean, other=other.mean)
         total = self.num_samples + other.num_samples

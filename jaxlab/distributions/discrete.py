@@ -79,9 +79,12 @@ class Bernoulli(NamedTuple):
         """
         _check.same_shape("Bernoulli.log_prob", value=value, logits=self.logits)
         logits, value = widen(self.logits), widen(value)
-        ones = weighted(value, jax.nn.log_sigmoid(logits))
-        zeros = weighted(1 - value, jax.nn.log_sigmoid(-logits))
-        return jnp.sum(ones + zeros).astype(self.logits.dtype)
+        # log sigma(x) = min(x, 0) - log(1 + exp(-|x|)): one logarithm serves both terms, and none of them cancels.
+        # The parts are chosen by ``where``, whose derivatives of every order are right at 0 (those of abs are not).
+        negative, positive = jnp.where(logits < 0, logits, 0), jnp.where(logits < 0, 0, logits)
+        log_normaliser = jnp.log1p(jnp.exp(negative - positive))
+        log_probs = weighted(value, negative) - weighted(1 - value, positive) - log_normaliser
+        return jnp.sum(log_probs).astype(self.logits.dtype)
 
     @jit()
     def mean(self) -> Float[Array, "*shape"]:

@@ -102,14 +102,30 @@ def estimator(**claims: Any) -> Callable[[Function], Function]:
     return decorate
 
 
+def for_each(function: Callable, *arguments: Any) -> Any:
+    """``jax.vmap(function)(*arguments)``; but one sample is not made a batch of one.
+
+    Under a ``vmap`` over examples, an axis of length 1 costs XLA a transposed copy for each weight's gradient.
+    """
+    if jax.tree.leaves(arguments)[0].shape[0] > 1:
+        return jax.vmap(function)(*arguments)
+    returned = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], returned)
+
+
+def draw_each(draw: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray, num_samples: int) -> Any:
+    """``num_samples`` independent draws along a new first axis."""
+    return for_each(draw, jax.random.split(key, num_samples) if num_samples > 1 else key[None])
+
+
 def draw_samples(key: PRNGKeyArray, dist: Scored, num_samples: int) -> Any:
     """``num_samples`` independent draws along a new first axis, constants to ``jax.grad``."""
-    return lax.stop_gradient(jax.vmap(dist.sample)(jax.random.split(key, num_samples)))
+    return lax.stop_gradient(draw_each(dist.sample, key, num_samples))
 
 
 def evaluate(name: str, f: Callable[[Any], Any], draws: Any, has_aux: bool) -> tuple[Float[Array, "n"], Any]:
     """The values of ``f`` at each of the draws, and its auxiliary values (None without ``has_aux``)."""
-    return jax.vmap(functools.partial(evaluate_one, name, f, has_aux))(draws)
+    return for_each(functools.partial(evaluate_one, name, f, has_aux), draws)
 
 
 def evaluate_one(name: str, f: Callable[[Any], Any], has_aux: bool, draw: Any) -> tuple[Float[Array, ""], Any]:

@@ -4,12 +4,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from jaxlab.distributions import Reparameterizable
-from jaxlab.estimators.contract import Estimate, estimate_of, estimator, evaluate
+from jaxlab.estimators.contract import Estimate, draw_each, estimate_of, estimator, evaluate
 
 __all__ = ["reparameterized"]
 
@@ -68,6 +67,6 @@ def reparameterized(
     Reference:
       Kingma, Welling, "Auto-Encoding Variational Bayes", 2014, section 2.4. https://arxiv.org/abs/1312.6114
     """
-    draws = jax.vmap(dist.reparameterize)(jax.random.split(key, num_samples))
+    draws = draw_each(dist.reparameterize, key, num_samples)
     values, aux = evaluate("reparameterized", f, draws, has_aux)
     return estimate_of(jnp.mean(values), aux, has_aux)

@@ -8,12 +8,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, ScalarLike
 
 from jaxlab.distributions import MeanValued, Relaxable
-from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate
+from jaxlab.estimators.contract import Estimate, draw_each, draw_samples, estimate_of, estimator, evaluate, for_each
 from jaxlab.gradients import first_order_only, straight_through
 
 __all__ = ["gumbel_softmax", "straight_through_gumbel", "straight_through_mean"]
@@ -77,12 +76,15 @@ def gumbel_softmax(
       (3,)
 
     Reference:
-      Jang, Gu, Poole, "Categorical Reparameterization with Gumbel-Softmax", 2017, eq. (2); Maddison, Mnih, Teh, "The
-      Concrete Distribution", 2017. https://arxiv.org/abs/1611.01144
+      Jang, Gu, Poole, "Categorical Reparameterization with Gumbel-Softmax", 2017, eq. (2) and section 2.1,
+      https://arxiv.org/abs/1611.01144; Maddison, Mnih, Teh, "The Concrete Distribution", 2017, for bits appendix B.
+      https://arxiv.org/abs/1611.00712
     """
-    perturbed = jax.vmap(dist.perturb)(jax.random.split(key, num_samples))
-    soft = jax.vmap(lambda z: dist.soften(z, temperature=temperature))(perturbed)
-    values, aux = evaluate("gumbel_softmax", f, soft, has_aux)
+
+    def draw(key: PRNGKeyArray) -> Any:
+        return dist.soften(dist.perturb(key), temperature=temperature)
+
+    values, aux = evaluate("gumbel_softmax", f, draw_each(draw, key, num_samples), has_aux)
     return estimate_of(jnp.mean(values), aux, has_aux)
 
 
@@ -151,8 +153,7 @@ def straight_through_gumbel(
         discrete = straight_through(dist.harden(perturbed), dist.soften(perturbed, temperature=temperature))
         return first_order_only(discrete, name="straight_through_gumbel")
 
-    draws = jax.vmap(draw)(jax.random.split(key, num_samples))
-    values, aux = evaluate("straight_through_gumbel", f, draws, has_aux)
+    values, aux = evaluate("straight_through_gumbel", f, draw_each(draw, key, num_samples), has_aux)
     return estimate_of(jnp.mean(values), aux, has_aux)
 
 
@@ -208,11 +209,15 @@ def straight_through_mean(
 
     Reference:
       Bengio, Léonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
-      Computation", 2013, section 4. https://arxiv.org/abs/1308.3432
+      Computation", 2013, https://arxiv.org/abs/1308.3432; in this form, with the mean as the stand-in for the draw,
+      Jang, Gu, Poole, "Categorical Reparameterization with Gumbel-Softmax", 2017, section 3.1.
+      https://arxiv.org/abs/1611.01144
     """
     mean = dist.mean()
-    draws = jax.vmap(
-        lambda draw: first_order_only(straight_through(draw, mean), name="straight_through_mean"),
-    )(draw_samples(key, dist, num_samples))
+
+    def through_the_mean(draw: Any) -> Any:
+        return first_order_only(straight_through(draw, mean), name="straight_through_mean")
+
+    draws = for_each(through_the_mean, draw_samples(key, dist, num_samples))
     values, aux = evaluate("straight_through_mean", f, draws, has_aux)
     return estimate_of(jnp.mean(values), aux, has_aux)

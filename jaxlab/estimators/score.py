@@ -10,13 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxlab.distributions import Scored
-from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate
+from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate, for_each
 from jaxlab.gradients import magic_box
 from jaxlab.moments import MovingAverage, moving_average
 
@@ -25,7 +24,7 @@ __all__ = ["leave_one_out", "reinforce", "reinforce_moving_average"]
 
 def with_score(dist: Scored, draws: Any, values: Float[Array, "n"], baselines: Float[Array, "n"]) -> Float[Array, "n"]:
     r"""The same values, whose derivatives are those of their expectation: :math:`f \square + (1 - \square) B`."""
-    box = magic_box(jax.vmap(dist.log_prob)(draws)).astype(values.dtype)
+    box = magic_box(for_each(dist.log_prob, draws)).astype(values.dtype)
     return values * box + (1 - box) * lax.stop_gradient(baselines)
 
 
@@ -84,8 +83,9 @@ def reinforce(
       0.03
 
     Reference:
-      Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning", 1992;
-      for the form with the magic box, Foerster et al., "DiCE", 2018. https://arxiv.org/abs/1802.05098
+      Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning", 1992,
+      theorem 1, https://doi.org/10.1007/BF00992696; for the form with the magic box, Foerster et al., "DiCE", 2018.
+      https://arxiv.org/abs/1802.05098
     """
     if jnp.shape(baseline) != ():
         raise ValueError(
@@ -159,7 +159,8 @@ def reinforce_moving_average(
       (True, True)
 
     Reference:
-      Williams 1992, section 4 (reinforcement comparison).
+      Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning", 1992,
+      section 4, eq. (9) and (10) (reinforcement comparison). https://doi.org/10.1007/BF00992696
     """
     value = reinforce(key, dist, f, num_samples=num_samples, baseline=state.mean(), has_aux=has_aux)
     mean = lax.stop_gradient(value[0] if has_aux else value)
@@ -217,8 +218,8 @@ def leave_one_out(
 
     Reference:
       Salimans, Knowles, "On Using Control Variates with Stochastic Approximation for Variational Bayes and its
-      Connection to Stochastic Linear Regression", 2014; Kool, van Hoof, Welling, "Buy 4 REINFORCE Samples, Get a
-      Baseline for Free!", 2019.
+      Connection to Stochastic Linear Regression", 2014, https://arxiv.org/abs/1401.1022; Kool, van Hoof, Welling,
+      "Buy 4 REINFORCE Samples, Get a Baseline for Free!", 2019. https://openreview.net/forum?id=r1lgTGL5DE
     """
     draws = draw_samples(key, dist, num_samples)
     values, aux = evaluate("leave_one_out", f, draws, has_aux)

@@ -146,14 +146,17 @@ def first_order_only(x: Num[Array, "..."], *, name: str) -> Num[Array, "..."]:
       TypeError: my_estimator: only its first derivative is defined; a second derivative was asked for
     """
 
-    @jax.custom_jvp
+    # A custom_vjp, for its rule survives where that of a custom_jvp is dropped without a word: in the derivative of
+    # a derivative in reverse mode of a scan.
+    @jax.custom_vjp
     def one(x):
         return jnp.ones_like(x)
 
-    @one.defjvp
-    def forbid(primals, tangents):
-        # Reached only if something that was differentiated once is differentiated again.
+    def forbid(x):
+        # Reached, in forward mode too, only if something that was differentiated once is differentiated again.
         raise TypeError(f"{name}: only its first derivative is defined; a second derivative was asked for")
+
+    one.defvjp(forbid, forbid)
 
     @jax.custom_jvp
     def identity(x):

@@ -138,10 +138,18 @@ def gumbel_max(key: PRNGKeyArray, logits: Float[Array, "..."], *, axis: int = -1
 def log_softmax_at(perturbed: Float[Array, "..."], *, temperature: ScalarLike, axis: int) -> Float[Array, "..."]:
     """``log_softmax(perturbed / temperature)``, shifted first so that no division overflows to NaN."""
     shifted = perturbed - lax.stop_gradient(perturbed.max(axis, keepdims=True))
-    # An impossible category stays impossible, and passes no 0 * inf to the gradient of the temperature.
-    possible = shifted > -jnp.inf
+    # An impossible category stays impossible, and passes no 0 * inf to the gradient of the temperature; one beside a
+    # certain category becomes impossible in this division.
+    possible = shifted / temperature > -jnp.inf
     scaled = jnp.where(possible, jnp.where(possible, shifted, 0) / temperature, -jnp.inf)
     return jax.nn.log_softmax(scaled, axis)
+
+
+def sigmoid_at(perturbed: Float[Array, "..."], *, temperature: ScalarLike) -> Float[Array, "..."]:
+    """``sigmoid(perturbed / temperature)``; a certain bit passes no 0 * inf to the gradient of the temperature."""
+    certain = jnp.isinf(perturbed)
+    sigmoid = jax.nn.sigmoid(jnp.where(certain, 0, perturbed) / temperature)
+    return jnp.where(certain, (perturbed > 0).astype(sigmoid.dtype), sigmoid)
 
 
 @jit(static=("axis",), positive=("temperature",))
@@ -255,7 +263,7 @@ def binary_concrete(
     Reference:
       Maddison, Mnih, Teh, "The Concrete Distribution", 2017, appendix B. https://arxiv.org/abs/1611.00712
     """
-    return jax.nn.sigmoid(perturb_binary(key, logits) / temperature).astype(logits.dtype)
+    return sigmoid_at(perturb_binary(key, logits), temperature=temperature).astype(logits.dtype)
 
 
 @jit()
@@ -455,5 +463,6 @@ def gumbel_sinkhorn(
       Mena et al., "Learning Latent Permutations with Gumbel-Sinkhorn Networks", 2018 (Gumbel-Sinkhorn distribution).
       https://arxiv.org/abs/1802.08665
     """
+    _check.at_least("gumbel_sinkhorn", "num_iterations", num_iterations, 1)
     perturbed = perturb(key, logits)
     return jnp.exp(log_sinkhorn(perturbed / temperature, num_iterations=num_iterations)).astype(logits.dtype)

@@ -92,7 +92,7 @@ class MultivariateNormal(NamedTuple):
     loc: Float[Array, "d"]
     scale: Float[Array, "..."]  # [d] or [d, d]
 
-    def checked_scale(self) -> Float[Array, "..."]:
+    def _checked_scale(self) -> Float[Array, "..."]:
         """``scale`` in at least float32, lower triangular; raises unless it fits ``loc``. Gradient: exact."""
         dim = self.loc.shape[-1]
         if self.loc.ndim != 1 or self.scale.shape not in ((dim,), (dim, dim)):
@@ -105,7 +105,7 @@ class MultivariateNormal(NamedTuple):
     @jit()
     def reparameterize(self, key: PRNGKeyArray) -> Float[Array, "d"]:
         r"""One draw, :math:`\mu + L \epsilon`. Gradient: exact along the path."""
-        scale = self.checked_scale()
+        scale = self._checked_scale()
         noise = jax.random.normal(key, self.loc.shape, scale.dtype)
         deviation = scale * noise if scale.ndim == 1 else jnp.matmul(scale, noise, precision=lax.Precision.HIGHEST)
         return (widen(self.loc) + deviation).astype(self.loc.dtype)
@@ -121,7 +121,7 @@ class MultivariateNormal(NamedTuple):
 
         Gradient: exact. Raises: ValueError if the shapes do not fit.
         """
-        scale = self.checked_scale()
+        scale = self._checked_scale()
         _check.same_shape("MultivariateNormal.log_prob", value=value, loc=self.loc)
         deviation = widen(value) - widen(self.loc)
         if scale.ndim == 1:
@@ -213,6 +213,7 @@ class Gumbel(NamedTuple):
     @jit()
     def mean(self) -> Float[Array, "*shape"]:
         r"""The mean :math:`\mu + \gamma s` with Euler's constant 0.5772. Gradient: exact."""
+        _check.same_shape("Gumbel.mean", loc=self.loc, scale=self.scale)
         return self.loc + EULER_MASCHERONI * self.scale
 
 

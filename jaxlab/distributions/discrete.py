@@ -99,11 +99,13 @@ class Bernoulli(NamedTuple):
     @jit(positive=("temperature",))
     def soften(self, perturbed: Float[Array, "*shape"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*shape"]:
         r"""The binary Concrete draw :math:`\sigma(z / \lambda)` in [0, 1]. Gradient: exact."""
-        return jax.nn.sigmoid(perturbed / temperature).astype(self.logits.dtype)
+        _check.same_shape("Bernoulli.soften", perturbed=perturbed, logits=self.logits)
+        return gumbel.sigmoid_at(perturbed, temperature=temperature).astype(self.logits.dtype)
 
     @jit()
     def harden(self, perturbed: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """The bits that belong to perturbed logits: 1 where they are above 0. Gradient: none, a constant."""
+        _check.same_shape("Bernoulli.harden", perturbed=perturbed, logits=self.logits)
         return (perturbed > 0).astype(self.logits.dtype)
 
     def support(self) -> Float[Array, "states *shape"]:
@@ -182,12 +184,14 @@ class Categorical(NamedTuple):
     @jit(positive=("temperature",))
     def soften(self, perturbed: Float[Array, "*shape k"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*shape k"]:
         r"""The Gumbel-softmax draw :math:`\mathrm{softmax}(z / \lambda)`, rows summing to 1. Gradient: exact."""
+        _check.same_shape("Categorical.soften", perturbed=perturbed, logits=self.logits)
         log_soft = gumbel.log_softmax_at(perturbed, temperature=temperature, axis=-1)
         return jnp.exp(log_soft).astype(self.logits.dtype)
 
     @jit()
     def harden(self, perturbed: Float[Array, "*shape k"]) -> Float[Array, "*shape k"]:
         """The one-hot argmax of each row, the first one on ties. Gradient: none, a constant."""
+        _check.same_shape("Categorical.harden", perturbed=perturbed, logits=self.logits)
         return jax.nn.one_hot(jnp.argmax(perturbed, -1), perturbed.shape[-1], dtype=self.logits.dtype)
 
     def support(self) -> Float[Array, "states *shape k"]:
@@ -241,7 +245,9 @@ class Poisson(NamedTuple):
         """
         _check.same_shape("Poisson.log_prob", value=value, rate=self.rate)
         rate, value = widen(self.rate), widen(value)
-        return jnp.sum(jax.scipy.special.xlogy(value, rate) - rate - lax.lgamma(value + 1)).astype(self.rate.dtype)
+        # At rate 0 the only count is 0, and xlogy(0, 0) is 0 with a derivative of NaN.
+        log_powers = jax.scipy.special.xlogy(value, jnp.where((value == 0) & (rate == 0), 1, rate))
+        return jnp.sum(log_powers - rate - lax.lgamma(value + 1)).astype(self.rate.dtype)
 
     @jit()
     def mean(self) -> Float[Array, "*shape"]:

@@ -70,6 +70,7 @@ class Gamma(NamedTuple):
     @jit()
     def mean(self) -> Float[Array, "*shape"]:
         """Concentration over rate. Gradient: exact."""
+        _check.same_shape("Gamma.mean", concentration=self.concentration, rate=self.rate)
         return self.concentration / self.rate
 
 
@@ -118,6 +119,7 @@ class Beta(NamedTuple):
     @jit()
     def mean(self) -> Float[Array, "*shape"]:
         r"""The share of the ones, :math:`\alpha / (\alpha + \beta)`. Gradient: exact."""
+        _check.same_shape("Beta.mean", concentration1=self.concentration1, concentration0=self.concentration0)
         return self.concentration1 / (self.concentration1 + self.concentration0)
 
 

@@ -109,13 +109,18 @@ def for_each(function: Callable, *arguments: Any) -> Any:
     """
     if jax.tree.leaves(arguments)[0].shape[0] > 1:
         return jax.vmap(function)(*arguments)
-    returned = function(*jax.tree.map(lambda leaf: leaf[0], arguments))
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], returned)
+    return only(function(*jax.tree.map(lambda leaf: leaf[0], arguments)))
+
+
+def only(tree: Any) -> Any:
+    """The arrays of ``tree`` with a first axis of length 1."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree)
 
 
 def draw_each(draw: Callable[[PRNGKeyArray], Any], key: PRNGKeyArray, num_samples: int) -> Any:
     """``num_samples`` independent draws along a new first axis."""
-    return for_each(draw, jax.random.split(key, num_samples) if num_samples > 1 else key[None])
+    # The key itself, and not an element of an array of keys, so that its reuse can be found.
+    return jax.vmap(draw)(jax.random.split(key, num_samples)) if num_samples > 1 else only(draw(key))
 
 
 def draw_samples(key: PRNGKeyArray, dist: Scored, num_samples: int) -> Any:

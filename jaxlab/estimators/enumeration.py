@@ -72,6 +72,7 @@ def exact(
     if chunk_size is None:
         values, aux = jax.vmap(evaluate_at)(support)
     else:
-        values, aux = lax.map(evaluate_at, support, batch_size=chunk_size)
+        # Evaluated again for the gradient: kept, the intermediate values of all chunks would take the memory after all.
+        values, aux = lax.map(jax.checkpoint(evaluate_at), support, batch_size=chunk_size)
     probabilities = jnp.exp(jax.vmap(dist.log_prob)(support)).astype(values.dtype)
     return estimate_of(jnp.sum(weighted(probabilities, values)), aux, has_aux)

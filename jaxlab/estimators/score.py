@@ -28,6 +28,22 @@ def with_score(dist: Scored, draws: Any, values: Float[Array, "n"], baselines: F
     return values * box + (1 - box) * lax.stop_gradient(baselines)
 
 
+def with_baseline(
+    name: str,
+    key: PRNGKeyArray,
+    dist: Scored,
+    f: Callable[[Any], Any],
+    baseline: ScalarLike,
+    num_samples: int,
+    has_aux: bool,
+) -> tuple[Float[Array, ""], Any]:
+    """The mean of f over draws, with its score-function derivatives, and the auxiliary values."""
+    draws = draw_samples(key, dist, num_samples)
+    values, aux = evaluate(name, f, draws, has_aux)
+    baselines = jnp.broadcast_to(jnp.asarray(baseline, values.dtype), values.shape)
+    return jnp.mean(with_score(dist, draws, values, baselines)), aux
+
+
 @estimator(
     needs=Scored,
     unbiased_value=True,
@@ -92,10 +108,8 @@ def reinforce(
             f"reinforce: baseline must be one scalar, of shape (); got shape {jnp.shape(baseline)}"
             " (one for each example is a jax.vmap over this estimator)"
         )
-    draws = draw_samples(key, dist, num_samples)
-    values, aux = evaluate("reinforce", f, draws, has_aux)
-    baselines = jnp.broadcast_to(jnp.asarray(baseline, values.dtype), values.shape)
-    return estimate_of(jnp.mean(with_score(dist, draws, values, baselines)), aux, has_aux)
+    value, aux = with_baseline("reinforce", key, dist, f, baseline, num_samples, has_aux)
+    return estimate_of(value, aux, has_aux)
 
 
 @estimator(
@@ -162,9 +176,8 @@ def reinforce_moving_average(
       Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning", 1992,
       section 4, eq. (9) and (10) (reinforcement comparison). https://doi.org/10.1007/BF00992696
     """
-    value = reinforce(key, dist, f, num_samples=num_samples, baseline=state.mean(), has_aux=has_aux)
-    mean = lax.stop_gradient(value[0] if has_aux else value)
-    return value, state.update(mean, decay=decay)
+    value, aux = with_baseline("reinforce_moving_average", key, dist, f, state.mean(), num_samples, has_aux)
+    return estimate_of(value, aux, has_aux), state.update(lax.stop_gradient(value), decay=decay)
 
 
 @estimator(

@@ -1,0 +1,5 @@
+"""Measurements of jaxlab's estimators on problems whose gradient is known exactly.
+
+python -m benchmarks.gradient_variance    # bias, variance and cost of every estimator on every problem
+python -m benchmarks.report               # puts the measured table into README.md
+"""

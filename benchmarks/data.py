@@ -1,0 +1,172 @@
+"""Images: the digits of scikit-learn, or Fashion-MNIST from a directory, the system's package or a checked download."""
+
+import hashlib
+import math
+import os
+import tempfile
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Name = Literal["digits", "fashion_mnist"]
+
+FASHION_MNIST_FILE = "train-images-idx3-ubyte"
+#: Of the decompressed file: upstream and the Debian package compress the same images differently.
+FASHION_MNIST_SHA256 = "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+#: Where the authors keep the files (README of that repository, "Get the Data").
+FASHION_MNIST_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+#: Where the Debian package dataset-fashion-mnist puts them.
+FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
+
+GZIP_MAGIC = b"\x1f\x8b"
+UNSIGNED_BYTES = 0x08  # the idx format's code for the type of its entries
+MAXIMAL_NUM_BYTES = 2**26  # 64 MiB: the largest file here has 47 MB
+
+
+class DataError(Exception):
+    """Images that could not be had, or that are not what they should be; the message says what to do."""
+
+
+def load(name: Name, directory: Path | None = None) -> np.ndarray:
+    """Images by name, in a fixed order.
+
+    Args:
+      name: "digits" (1,797 of 8 x 8, part of scikit-learn) or "fashion_mnist" (60,000 of 28 x 28).
+      directory: where the file of Fashion-MNIST lies, compressed or not; otherwise it is looked for in the Debian
+        package ``dataset-fashion-mnist`` and in the cache of earlier downloads, and then downloaded and checked.
+
+    Returns:
+      Brightness in [0, 1], float32, of shape [images, height, width].
+
+    Raises:
+      DataError: if the images cannot be found or are damaged; if a directory is given for the digits.
+    """
+    if name == "digits":
+        if directory is not None:
+            raise DataError("digits come with scikit-learn: a data directory makes sense for fashion_mnist only")
+        from sklearn.datasets import load_digits
+
+        digits: Any = load_digits()
+        return (digits.images / 16).astype(np.float32)
+    if name != "fashion_mnist":
+        raise DataError(f"data must be 'digits' or 'fashion_mnist'; got {name!r}")
+    return read_idx(find_fashion_mnist(directory), num_axes=3).astype(np.float32) / 255
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxlab"
+
+
+def find_fashion_mnist(directory: Path | None = None) -> Path:
+    """The file of training images: in the given directory (nowhere else then), the package, the cache, the net."""
+    names = (FASHION_MNIST_FILE, FASHION_MNIST_FILE + ".gz")
+    place = FASHION_MNIST_PACKAGE if directory is None else directory
+    for candidate in (place / name for name in names):
+        if candidate.is_file():
+            return candidate
+    if directory is not None:
+        raise DataError(f"no file {' or '.join(names)} in the data directory {directory}")
+    cached = cache_directory() / names[0]
+    if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == FASHION_MNIST_SHA256:
+        return cached
+    try:
+        return download(FASHION_MNIST_URL + names[1], FASHION_MNIST_SHA256, cached)
+    except OSError as error:
+        raise DataError(
+            f"Fashion-MNIST is not here, and its download failed ({error}). Do one of these: install the Debian package"
+            f" dataset-fashion-mnist; or give a directory (--data-directory) with the file {names[1]};"
+            " or take the digits (--data digits)."
+        ) from error
+
+
+def download(url: str, sha256: str, destination: Path, open_url: Callable = urllib.request.urlopen) -> Path:
+    """Fetches one compressed file; nothing of it is kept, or looked at, before its content is found to be right.
+
+    Args:
+      url: an https address of a gzip file.
+      sha256: of the decompressed content, in hexadecimal.
+      destination: gets the decompressed content, all at once.
+      open_url: ``urllib.request.urlopen``, or what stands in for it.
+
+    Returns:
+      ``destination``.
+
+    Raises:
+      DataError: for an address without https, or content that is not gzip or not the expected one.
+      OSError: if the address cannot be read.
+    """
+    if not url.startswith("https://"):
+        raise DataError(f"downloads are by https only; got {url}")
+    with open_url(url, timeout=60) as response:
+        compressed = response.read(MAXIMAL_NUM_BYTES + 1)
+    content = decompress(compressed, url)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise DataError(f"{url}: the content is not the expected one (SHA-256 {found} instead of {sha256}); not kept")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside its destination and renamed: no reader ever sees half a file, nor a process that was killed.
+    with tempfile.NamedTemporaryFile(dir=destination.parent, delete=False) as file:
+        try:
+            file.write(content)
+            file.close()
+            os.replace(file.name, destination)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    return destination
+
+
+def decompress(compressed: bytes, source: str) -> bytes:
+    """The content of a gzip file of at most 64 MiB, however small it was made."""
+    if len(compressed) > MAXIMAL_NUM_BYTES:
+        raise DataError(f"{source}: more than {MAXIMAL_NUM_BYTES} bytes")
+    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        content = decompressor.decompress(compressed, MAXIMAL_NUM_BYTES + 1)
+    except zlib.error as error:
+        raise DataError(f"{source}: not a gzip file ({error})") from error
+    if len(content) > MAXIMAL_NUM_BYTES:
+        raise DataError(f"{source}: more than {MAXIMAL_NUM_BYTES} bytes when decompressed")
+    if not decompressor.eof:
+        raise DataError(f"{source}: the gzip file is cut off")
+    return content
+
+
+def read_idx(path: Path, num_axes: int) -> np.ndarray:
+    """Reads an array of bytes in the idx format, compressed by gzip or not.
+
+    The format is: two zero bytes, a code for the type, the number of axes, their lengths as big-endian 32-bit
+    integers, the entries in row-major order.
+
+    Args:
+      path: of the file.
+      num_axes: how many axes it must have.
+
+    Returns:
+      An array of ``uint8``.
+
+    Raises:
+      DataError: if anything about the file is not so, naming the file.
+    """
+    content = path.read_bytes()
+    if content.startswith(GZIP_MAGIC):
+        content = decompress(content, str(path))
+    header_size = 4 + 4 * num_axes
+    if len(content) < header_size:
+        raise DataError(f"{path}: an idx file of {num_axes} axes has at least {header_size} bytes; got {len(content)}")
+    expected = bytes([0, 0, UNSIGNED_BYTES, num_axes])
+    if content[:4] != expected:
+        raise DataError(
+            f"{path}: not an idx file of bytes with {num_axes} axes:"
+            f" it begins with {content[:4].hex()}, not {expected.hex()}"
+        )
+    shape = tuple(int(length) for length in np.frombuffer(content, ">u4", num_axes, offset=4))
+    size = math.prod(shape)
+    if len(content) - header_size != size:
+        raise DataError(f"{path}: shape {shape} needs {size} bytes; the file has {len(content) - header_size}")
+    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)

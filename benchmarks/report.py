@@ -1,0 +1,121 @@
+"""Puts what was measured into README.md, so that its numbers are generated and never typed.
+
+    python -m benchmarks.report            # rewrites what stands between the markers
+    python -m benchmarks.report --check    # exit status 1 if the README is not what this would write
+
+The markers are the comments ``<!-- table:gradient_variance -->``, ``<!-- table:speed -->``, and ``<!-- end -->`` after
+each of them, on lines of their own.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks import tables
+from benchmarks.figures import MAIN_PROBLEM
+
+ROOT = Path(__file__).parent.parent
+BEGIN = "<!-- table:gradient_variance -->"
+BEGIN_SPEED = "<!-- table:speed -->"
+END = "<!-- end -->"
+
+
+class ReportError(Exception):
+    """A README without the markers, or results without the problem; the message says which."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to write where."""
+
+    check: bool = False
+    """Only compare; write nothing."""
+    readme: Path = ROOT / "README.md"
+    """The file with the markers."""
+    results: Path = ROOT / "benchmarks" / "results"
+    """Directory with gradient_variance.json and its figures."""
+
+
+def section(results: dict[str, Any], figure: str) -> str:
+    """What belongs between the markers: one line of circumstances, the table, the figure."""
+    rows = [row for row in results["rows"] if row["problem"] == MAIN_PROBLEM]
+    problems = [problem for problem in results["problems"] if problem["name"] == MAIN_PROBLEM]
+    if not rows or not problems:
+        raise ReportError(f"the results have no problem {MAIN_PROBLEM}: run python -m benchmarks.gradient_variance")
+    if results["settings"]["smoke"]:
+        raise ReportError("the results are those of a smoke run, which say little: run without --smoke")
+    if results["contradictions"]:
+        raise ReportError(f"the results contradict what is declared: {'; '.join(results['contradictions'])}")
+    versions, problem = results["versions"], problems[0]
+    circumstances = (
+        f"Measured: {problem['title']}; the gradient of {problem['size']:,} encoder parameters on a fixed minibatch"
+        f" against the exact one, {results['settings']['draws']:,} draws. Times are relative to `reinforce`"
+        f" (jax {versions['jax']}, {results['cores']} cores, {results['device']}, {results['date'][:10]})."
+    )
+    picture = f"![Bias against noise, for every estimator]({figure})"
+    return "\n\n".join([circumstances, tables.markdown_of(rows), picture])
+
+
+def speed_section(results: dict[str, Any]) -> str:
+    """The ratios of ``benchmarks.speed`` as a table, and the cost of the import."""
+    imports = ", ".join(f"`{name}` {value:.1f} ms" for name, value in results["import_milliseconds"].items())
+    circumstances = (
+        "Measured by `make speed` and `make peers`: time of a value and its gradient, 200 latent bits or normals,"
+        " decoder 200-200-200-784, batch 100, as the ratio of ours to the other in one run, median and quartiles (jax"
+        f" {results['jax']}, {results['cores']} cores, {results['device']}). Over `import jax`: {imports}."
+    )
+    lines = ["| ours / other | ratio | quartiles |", "| --- | ---: | ---: |"]
+    for row in results["rows"]:
+        low, high = row["quartiles"]
+        lines.append(f"| {row['name']} | {row['ratio']:.2f} | {low:.2f} to {high:.2f} |")
+    return "\n\n".join([circumstances, "\n".join(lines)])
+
+
+def with_section(readme: str, text: str, marker: str = BEGIN) -> str:
+    """The README with the text between its markers."""
+    begin, end = readme.find(marker), readme.find(END, max(0, readme.find(marker)))
+    if begin < 0 or end < 0 or readme.count(marker) > 1:
+        raise ReportError(f"the README must have the line {marker} once, and {END} after it")
+    return f"{readme[: begin + len(marker)]}\n{text}\n{readme[end:]}"
+
+
+def main(settings: Settings) -> int:
+    """Writes or checks the README; returns the exit status."""
+    path = settings.results / "gradient_variance.json"
+    try:
+        readme = settings.readme.read_text(encoding="utf-8")
+        figure = settings.results.resolve().relative_to(settings.readme.resolve().parent) / "bias_against_noise.png"
+        wanted = with_section(readme, section(json.loads(path.read_text(encoding="utf-8")), figure.as_posix()))
+        speed_path = settings.results / "speed.json"
+        if speed_path.exists():
+            speed = json.loads(speed_path.read_text(encoding="utf-8"))
+            wanted = with_section(wanted, speed_section(speed), BEGIN_SPEED)
+    except (OSError, ValueError, ReportError) as error:
+        print(f"report: {error}", file=sys.stderr)
+        return 2
+    if wanted == readme:
+        print(f"{settings.readme.name} is up to date")
+        return 0
+    if settings.check:
+        print(f"{settings.readme.name} is not what was measured: run python -m benchmarks.report", file=sys.stderr)
+        return 1
+    settings.readme.write_text(wanted, encoding="utf-8")
+    print(f"{settings.readme.name} rewritten")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(
+        main(
+            tyro.cli(
+                Settings,
+                prog="python -m benchmarks.report",
+                description=__doc__,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+        )
+    )

@@ -1,0 +1,86 @@
+"""What the laws run of each row of ``cases.py``: its data in a dtype, batches of it, its value and gradient."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from cases import Case
+
+
+def is_float(leaf: Any) -> bool:
+    return isinstance(leaf, float) or jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+def example(case: Case, dtype: Any = jnp.float32, number: int = 0) -> dict[str, Any]:
+    """The data of a row as JAX arrays; those of higher ``number`` are shrunk by so many tenths.
+
+    Floating-point arrays are in ``dtype``, but arguments in ``case.wide`` in no less than float32; Python numbers stay
+    Python numbers, as in most calls.
+    """
+
+    shrunk = 1 - number / 10
+
+    def convert(dtype, leaf):
+        if isinstance(leaf, float):
+            return leaf * shrunk
+        return jnp.asarray(leaf * shrunk, dtype) if is_float(leaf) else jnp.asarray(leaf)
+
+    wide = dtype if jnp.finfo(dtype).bits > 32 else jnp.float32
+    return {
+        name: jax.tree.map(functools.partial(convert, wide if name in case.wide else dtype), value)
+        for name, value in case.data.items()
+    }
+
+
+def batch(case: Case, size: int, dtype: Any = jnp.float32) -> dict[str, Any]:
+    """The first ``size`` examples of a row, stacked."""
+    return stack([example(case, dtype, number) for number in range(size)])
+
+
+def stack(trees: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def leaf_names(data: dict[str, Any]) -> list[str]:
+    """The names of the floating-point leaves, as ``argument.field``, in the order of ``value_and_gradient``."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(data)
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, leaf in leaves if is_float(leaf)]
+
+
+def promised(name: str, promises: tuple[str, ...]) -> bool:
+    """Whether the leaf ``argument.field`` is in ``promises``, where it or its whole argument may stand."""
+    return any(f"{name}.".startswith(f"{promise}.") for promise in promises)
+
+
+def weighted_sum(result: Any) -> jax.Array:
+    """A sum of all floating-point results, each with another weight: gradients of different results do not cancel."""
+    total = jnp.zeros(())
+    for position, leaf in enumerate(jax.tree.leaves(result)):
+        if is_float(leaf):
+            weights = jnp.cos(jnp.arange(leaf.size, dtype=total.dtype) + position).reshape(leaf.shape)
+            total = total + jnp.sum(leaf.astype(total.dtype) * weights)
+    return total
+
+
+def split(data: dict[str, Any]) -> tuple[list[jax.Array], Any]:
+    """The floating-point leaves of the data, and the function that puts such leaves back."""
+    leaves, tree = jax.tree.flatten(data)
+
+    def merge(floats):
+        rest = iter(floats)
+        return tree.unflatten([next(rest) if is_float(leaf) else leaf for leaf in leaves])
+
+    return [leaf for leaf in leaves if is_float(leaf)], merge
+
+
+def value_and_gradient(case: Case, key: jax.Array, data: dict[str, Any]) -> tuple[Any, list[jax.Array]]:
+    """The result, and the gradient of its weighted sum with respect to each floating-point leaf of the data."""
+    floats, merge = split(data)
+
+    def weighted(floats):
+        result = case.call(key, merge(floats))
+        return weighted_sum(result), result
+
+    gradient, result = jax.grad(weighted, has_aux=True)(floats)
+    return result, gradient

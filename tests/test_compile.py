@@ -1,0 +1,64 @@
+"""The compile law: every row compiles for four TPU v5e and for four NVIDIA H100, with none of them here.
+
+What is compiled is value and gradient of a batch of examples, spread over the four devices: each must do its part of
+the batch with no communication. Costs go to ``build/compile.json``, for one device.
+
+PLANTED
+"""
+
+import functools
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import jax
+import pytest
+import topologies
+from cases import CASES, Case
+from programs import batch, value_and_gradient
+
+BATCH = 8
+RECORD = Path(__file__).parents[1] / "build" / "compile.json"
+# A row is a handful of numbers: no intermediate value of it should be larger.
+MAXIMAL_TEMPORARY_BYTES = 2**20
+# Rejection sampling goes on until the last draw of the batch is accepted: one bit goes around at each turn.
+REJECTION = {
+    f"distributions.{family}.{draw}"
+    for family in ("Gamma", "Beta", "Dirichlet")
+    for draw in ("sample", "reparameterize")
+}
+COMMUNICATING = {
+    "TPU v5e": {*REJECTION, "distributions.Poisson.sample"},
+    # XLA's partitioner for GPUs gathers the results of a top-k of each example.
+    "NVIDIA H100": {*REJECTION, "distributions.Poisson.sample", "gumbel.gumbel_top_k"},
+}
+COLLECTIVE = re.compile(r"\b(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\b")
+
+
+@pytest.fixture(scope="module")
+def record():
+    costs = defaultdict(dict)
+    yield costs
+    RECORD.parent.mkdir(exist_ok=True)
+    RECORD.write_text(json.dumps({"jax": jax.__version__, "batch": BATCH, "costs": costs}, indent=2) + "\n")
+
+
+@pytest.fixture(scope="module", params=topologies.PLATFORMS)
+def platform(request):
+    try:
+        topologies.mesh(request.param)
+    except topologies.CompilerMissing as missing:
+        pytest.skip(str(missing))
+    return request.param
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.data], ids=lambda case: case.label)
+def test_row_compiles(platform: str, case: Case, record):
+    arguments = jax.random.split(jax.random.key(0), BATCH), batch(case, BATCH)
+    program = jax.vmap(functools.partial(value_and_gradient, case))
+    compiled = topologies.compile_on(topologies.mesh(platform), program, *arguments)
+    costs = record[case.label][platform] = topologies.costs(compiled)
+    assert costs["temporary bytes"] <= MAXIMAL_TEMPORARY_BYTES
+    communicates = COLLECTIVE.search(compiled.as_text()) is not None
+    assert communicates == (case.name in COMMUNICATING[platform])

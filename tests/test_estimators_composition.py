@@ -1,0 +1,402 @@
+"""Estimators under JAX's transformations and inside each other: orders of derivatives, layers, batches, limits."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from replicates import (
+    FAR,
+    FairBits,
+    agrees,
+    estimate,
+    expected_over_bits,
+    largest_z,
+    mean_and_variance,
+    over_all_draws,
+    replicate,
+    smooth,
+)
+
+from jaxlab import estimators, moments
+from jaxlab.distributions import Bernoulli, Categorical, Normal
+from jaxlab.estimators import ESTIMATORS
+
+LOGITS = jnp.array([-1.2, 0.3, 0.9])
+THETA = jnp.array([0.1, -0.2, 0.3, 0.0])
+BITS, NORMAL = Bernoulli(LOGITS), Normal(LOGITS, jnp.array([0.5, 1.0, 1.5]))
+ROWS = list(ESTIMATORS.values())
+FITTING = [(row, BITS if isinstance(BITS, row.needs) else NORMAL) for row in ROWS]
+FIRST_ORDER = [row for row in ROWS if row.derivative_order == 1]
+SCORE = [row for row in ROWS if row.derivative_evaluations(1) == 0 and row.minimal_num_samples > 0]
+
+
+def named(x):
+    return getattr(x, "name", None)
+
+
+def expectation_of_smooth(logits):
+    return expected_over_bits(Bernoulli(logits), lambda b: smooth(b, THETA.astype(logits.dtype)))
+
+
+# Orders of derivatives.
+
+
+@pytest.mark.parametrize("row", SCORE, ids=named)
+def test_the_mean_hessian_over_all_draws_is_the_exact_one(row):
+    with jax.enable_x64(True):
+        logits, theta, num_samples = jnp.float64(LOGITS), jnp.float64(THETA), row.minimal_num_samples
+
+        def f_at(logits):  # it depends on the logits itself too
+            return lambda b: smooth(b, theta) * jnp.exp(jnp.sum(b * logits))
+
+        def hessian(key):
+            def loss(logits):
+                f = f_at(logits)
+                return estimate(row, key, FairBits(logits), lambda b: (f(b), b), has_aux=True)
+
+            return jax.jacfwd(jax.grad(loss, has_aux=True), has_aux=True)(logits)
+
+        results, combinations = over_all_draws(hessian, 3 * num_samples)
+        exact = jax.hessian(lambda logits: expected_over_bits(Bernoulli(logits), f_at(logits)))(logits)
+        np.testing.assert_allclose(mean_and_variance(results, combinations, logits)[0], exact, rtol=1e-8)
+
+
+def test_the_usual_surrogate_has_a_right_gradient_and_a_wrong_hessian():
+    with jax.enable_x64(True):
+        logits, theta = jnp.float64(LOGITS), jnp.float64(THETA)
+
+        def surrogate(logits, key):
+            dist = FairBits(logits)
+            b = dist.sample(key)
+            return lax.stop_gradient(smooth(b, theta)) * dist.log_prob(b), b
+
+        for derivative, is_right in [(jax.grad, True), (jax.hessian, False)]:
+            results, combinations = over_all_draws(lambda key, d=derivative: d(surrogate, has_aux=True)(logits, key), 3)
+            mean, exact = mean_and_variance(results, combinations, logits)[0], derivative(expectation_of_smooth)(logits)
+            assert np.allclose(mean, exact, rtol=1e-8) == is_right
+        assert np.all(mean[~np.eye(3, dtype=bool)] == 0)  # it knows of no two bits together
+        assert np.abs(exact[~np.eye(3, dtype=bool)]).min() > 0.01
+
+
+def test_the_hessian_of_sampled_bits_is_unbiased():
+    def loss(logits, key):
+        return estimators.leave_one_out(key, Bernoulli(logits), lambda b: smooth(b, THETA))
+
+    hessians = replicate(lambda key: jax.hessian(loss)(LOGITS, key))
+    assert largest_z(hessians, jax.hessian(expectation_of_smooth)(LOGITS)) < FAR
+
+
+def test_the_hessian_along_the_path_is_unbiased():
+    # E[x^2 + cos x] = m^2 + s^2 + cos(m) exp(-s^2 / 2) has its whole Hessian in (m, s).
+    def loss(parameters, key):
+        dist = Normal(parameters[0], parameters[1])
+        return estimators.reparameterized(key, dist, lambda x: x**2 + jnp.cos(x))
+
+    def expectation(parameters):
+        m, s = parameters
+        return m**2 + s**2 + jnp.cos(m) * jnp.exp(-(s**2) / 2)
+
+    at = jnp.array([0.4, 0.8])
+    assert agrees(replicate(lambda key: jax.hessian(loss)(at, key)), jax.hessian(expectation)(at))
+
+
+def test_the_hessian_of_the_exact_expectation_is_exact():
+    def loss(logits):
+        return estimators.exact(jax.random.key(0), Bernoulli(logits), lambda b: smooth(b, THETA))
+
+    expected = jax.hessian(expectation_of_smooth)(LOGITS)
+    np.testing.assert_allclose(jax.hessian(loss)(LOGITS), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_hessian_of_the_relaxed_expectation_is_that_of_its_draw():
+    with jax.enable_x64(True):
+
+        @jax.jit
+        def gradient(logits):
+            def loss(logits):
+                dist, theta = Bernoulli(logits), jnp.float64(THETA)
+                return estimators.gumbel_softmax(jax.random.key(0), dist, lambda b: smooth(b, theta), temperature=0.7)
+
+            return jax.grad(loss)(logits)
+
+        logits, step = jnp.float64(LOGITS), 1e-5
+        steps = step * jnp.eye(3)
+        differences = [(gradient(logits + row) - gradient(logits - row)) / (2 * step) for row in steps]
+        np.testing.assert_allclose(jax.jacfwd(gradient)(logits), jnp.stack(differences, -1), rtol=1e-6, atol=1e-8)
+
+
+SECOND = {"hessian": jax.hessian, "gradient of gradient": lambda f: jax.grad(lambda x: jnp.sum(jax.grad(f)(x) ** 2))}
+# In a scan JAX forgets the rule of the custom_jvp in straight_through, see test_gradients.py.
+FORGOTTEN = pytest.param("in a scan", marks=pytest.mark.xfail(strict=True))
+
+
+@pytest.mark.parametrize("around", ["directly", FORGOTTEN, "under vmap"])
+@pytest.mark.parametrize("second", SECOND)
+@pytest.mark.parametrize("row", FIRST_ORDER, ids=named)
+def test_a_second_derivative_through_a_first_order_draw_raises(row, second, around):
+    def loss(logits):
+        return estimate(row, jax.random.key(0), Bernoulli(logits), lambda b: smooth(b, THETA))
+
+    def scanned(x):
+        return lax.scan(lambda total, _: (total + loss(x + total), None), jnp.zeros(()), length=2)[0]
+
+    function = SECOND[second](scanned if around == "in a scan" else loss)
+    with pytest.raises(TypeError, match=f"{row.name}: only its first derivative is defined"):
+        jax.vmap(function)(LOGITS[None]) if around == "under vmap" else function(LOGITS)
+
+
+@pytest.mark.parametrize("row", FIRST_ORDER, ids=named)
+def test_what_f_closes_over_has_a_hessian_also_with_a_first_order_draw(row):
+    def loss(theta, logits):
+        return estimate(row, jax.random.key(0), Bernoulli(logits), lambda b: smooth(b, theta))
+
+    _, draws = estimate(row, jax.random.key(0), BITS, lambda b: (b.sum(), b), has_aux=True)
+    expected = jax.jit(jax.hessian(lambda theta: smooth(draws[0], theta)))(THETA)
+    np.testing.assert_allclose(jax.jit(jax.hessian(loss))(THETA, LOGITS), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("row", "dist"), FITTING, ids=named)
+def test_forward_mode_value_and_grad_and_aux_agree(row, dist):
+    leaves, tree = jax.tree.flatten(dist)
+
+    def loss(leaves, theta):
+        def f(x):
+            return (smooth(x, theta), {"draw": x, "three": jnp.ones(3)})
+
+        return estimate(row, jax.random.key(0), jax.tree.unflatten(tree, leaves), f, has_aux=True)
+
+    @jax.jit
+    def both_modes(leaves, theta):
+        inputs = (leaves, theta)
+        directions = jax.tree.map(lambda leaf: jnp.sin(10 * leaf), inputs)
+        (value, aux), gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(*inputs)
+        forward_value, tangent, forward_aux = jax.jvp(loss, inputs, directions, has_aux=True)
+        along = sum(jnp.vdot(g, d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(directions), strict=True))
+        return (value, aux, along), (forward_value, forward_aux, tangent)
+
+    reverse, forward = both_modes(leaves, THETA)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), reverse, forward)
+    value, aux, _ = reverse
+    # One auxiliary value for each evaluation of f: for each sample, or for each of the eight values.
+    num_evaluations = row.evaluations(row.minimal_num_samples or 8)
+    assert (aux["draw"].shape, aux["three"].shape) == ((num_evaluations, 3), (num_evaluations, 3))
+    if row.minimal_num_samples > 0:
+        np.testing.assert_allclose(value, np.mean([smooth(x, THETA) for x in aux["draw"]]), rtol=1e-5)
+
+
+def test_auxiliary_values_of_an_estimator_with_a_state():
+    (value, aux), state = estimators.reinforce_moving_average(
+        jax.random.key(0), BITS, lambda b: (b.sum(), b), moments.moving_average(), num_samples=5, has_aux=True
+    )
+    assert aux.shape == (5, 3)
+    np.testing.assert_allclose([value, state.mean()], [aux.sum(-1).mean()] * 2, rtol=1e-6)
+
+
+# Estimators inside estimators: x ~ p(x; phi), y ~ p(y; A x + psi), and a cost of y alone.
+
+A = jnp.array([[1.0, -2.0], [0.5, 1.5]])
+
+
+def cost(y):
+    return jnp.exp(y[0] - y[1])
+
+
+def two_layers(outer, inner, dist, psi, key):
+    outer_key, inner_key = jax.random.split(key)
+
+    def downstream(x):
+        return inner(inner_key, Bernoulli(jnp.dot(A, x) + psi), cost)
+
+    return outer(outer_key, dist, downstream)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (estimators.reinforce, estimators.leave_one_out),
+        (estimators.leave_one_out, estimators.exact),
+        (estimators.exact, estimators.reinforce),
+        (estimators.leave_one_out, estimators.leave_one_out),
+        (estimators.leave_one_out, estimators.straight_through_mean),
+    ],
+)
+def test_two_layers_of_bits_have_the_gradient_of_both_sums(outer, inner):
+    phi, psi = jnp.array([0.3, -0.6]), jnp.array([0.7, -1.0])
+
+    def expectation(phi, psi):
+        return expected_over_bits(Bernoulli(phi), lambda x: expected_over_bits(Bernoulli(jnp.dot(A, x) + psi), cost))
+
+    def estimates(key):
+        def loss(phi, psi):
+            return two_layers(outer, inner, Bernoulli(phi), psi, key)
+
+        return jax.value_and_grad(loss, argnums=(0, 1))(phi, psi)
+
+    value, (to_phi, to_psi) = replicate(estimates)
+    expected, (expected_to_phi, expected_to_psi) = jax.jit(jax.value_and_grad(expectation, argnums=(0, 1)))(phi, psi)
+    assert np.abs(expected_to_phi).min() > 0.01  # all of it credit for what happens downstream
+    assert agrees(value, expected)
+    assert agrees(to_phi, expected_to_phi)
+    # The bias of a layer is its own: the layer before is credited with the right cost.
+    assert agrees(to_psi, expected_to_psi) == (inner is not estimators.straight_through_mean)
+
+
+def test_a_path_through_a_score():
+    # E over x ~ N(m, s) of E[b] with b ~ Bernoulli(x): by quadrature.
+    def estimates(key):
+        def loss(m, s):
+            outer_key, inner_key = jax.random.split(key)
+
+            def inner(x):
+                return estimators.leave_one_out(inner_key, Bernoulli(x), lambda b: 3 * b)
+
+            return estimators.reparameterized(outer_key, Normal(m, s), inner)
+
+        return jax.value_and_grad(loss, argnums=(0, 1))(jnp.array(0.5), jnp.array(2.0))
+
+    def expectation(m, s):
+        nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+        return jnp.sum(3 * jax.nn.sigmoid(m + s * jnp.float32(nodes)) * jnp.float32(weights)) / np.sqrt(2 * np.pi)
+
+    assert agrees(replicate(estimates), jax.value_and_grad(expectation, argnums=(0, 1))(0.5, 2.0))
+
+
+# Batches, loops, limits, memory.
+
+
+@pytest.mark.parametrize(("row", "dist"), FITTING, ids=named)
+def test_a_batch_and_a_scan_are_a_loop(row, dist):
+    theta = jnp.stack([THETA, 2 * THETA, -THETA])
+
+    def gradient(theta, key):
+        return jax.grad(lambda d: estimate(row, key, d, lambda x: smooth(x, theta)))(dist)
+
+    @jax.jit
+    def three_ways(keys):
+        loop = [gradient(theta[i], key) for i, key in enumerate(jax.random.split(jax.random.key(0), 3))]
+        _, scanned = lax.scan(lambda carry, x: (carry, gradient(*x)), 0, (theta, jax.random.clone(keys)))
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *loop), jax.vmap(gradient)(theta, keys), scanned
+
+    loop, *others = three_ways(jax.random.split(jax.random.key(0), 3))
+    for other in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), loop, other)
+
+
+def test_a_state_is_carried_by_a_scan():
+    def step(state, key):
+        def loss(logits):
+            return estimators.reinforce_moving_average(key, Bernoulli(logits), lambda b: b.sum() + 10, state, decay=0.9)
+
+        gradient, state = jax.grad(loss, has_aux=True)(LOGITS)
+        return state, gradient
+
+    keys = jax.random.split(jax.random.key(0), 200)
+    state, gradients = jax.jit(lambda keys: lax.scan(step, moments.moving_average(), keys))(keys)
+    expected = 10 + float(jax.nn.sigmoid(LOGITS).sum())
+    assert abs(float(state.mean()) - expected) < 1
+    # The first step has no baseline; later ones subtract nearly all of the ten.
+    assert np.abs(gradients[0]).max() > 3 * np.abs(gradients[50:]).mean()
+
+
+def matrix_products(program):
+    """How many matrix products a compiled program has, how many of them are batched, and all its operations."""
+    dots = re.findall(r"= \S+ dot\(.*", program.as_text())
+    return len(dots), sum("lhs_batch_dims" in dot for dot in dots), program.cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(("row", "num_samples"), [(estimators.reinforce, 1), (estimators.leave_one_out, 4)])
+def test_a_minibatch_compiles_to_the_matrix_products_of_one_written_by_hand(row, num_samples):
+    batch, inputs, latents, hidden = 32, 196, 32, 128
+    x = jax.random.normal(jax.random.key(0), (batch, inputs))
+    encoder, first, second = (
+        0.1 * jax.random.normal(jax.random.key(i), shape)
+        for i, shape in enumerate([(inputs, latents), (latents, hidden), (hidden, inputs)], 1)
+    )
+    parameters = (encoder, first, second)
+
+    def by_vmap(parameters, key):
+        encoder, first, second = parameters
+
+        def example(key, x):
+            def f(b):
+                return jnp.sum((jnp.tanh(b @ first) @ second - x) ** 2)
+
+            return row(key, Bernoulli(x @ encoder), f, num_samples=num_samples)
+
+        return jax.vmap(example)(jax.random.split(key, batch), x).mean()
+
+    def by_hand(parameters, key):
+        encoder, first, second = parameters
+        logits = x @ encoder
+
+        def draw(key, logits):
+            keys = jax.random.split(key, num_samples) if num_samples > 1 else key[None]
+            return jax.vmap(Bernoulli(logits).sample)(keys)
+
+        b = lax.stop_gradient(jax.vmap(draw)(jax.random.split(key, batch), logits)).reshape(-1, latents)
+        decoded = (jnp.tanh(b @ first) @ second).reshape(batch, num_samples, inputs)
+        cost = jnp.sum((decoded - x[:, None]) ** 2, -1)
+        baseline = (cost.sum(-1, keepdims=True) - cost) / (num_samples - 1) if num_samples > 1 else 0 * cost
+        bits = b.reshape(batch, num_samples, latents)
+        log_prob = jax.vmap(lambda logits, bits: jax.vmap(Bernoulli(logits).log_prob)(bits))(logits, bits)
+        return jnp.mean(cost + lax.stop_gradient(cost - baseline) * log_prob)
+
+    key = jax.random.key(1)
+    ours, theirs = (jax.jit(jax.grad(f)).lower(parameters, key).compile() for f in (by_vmap, by_hand))
+    for a, b in zip(ours(parameters, jax.random.clone(key)), theirs(parameters, key), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    dots, batched, operations = matrix_products(ours)
+    dots_by_hand, _, operations_by_hand = matrix_products(theirs)
+    # Forward: encoder and two layers. Backward: the weights of all three, and through the second layer.
+    assert dots == dots_by_hand == 7
+    assert batched == 0
+    assert abs(operations / operations_by_hand - 1) < 0.02
+
+
+CERTAIN = {"bits": jnp.array([jnp.inf, -jnp.inf, 0.3]), "categories": jnp.array([[jnp.inf, 0.0], [-jnp.inf, 0.5]])}
+
+
+@pytest.mark.parametrize("row", [row for row, dist in FITTING if dist is BITS], ids=named)
+def test_gradients_at_infinite_logits_are_finite(row):
+    def gradients(key):
+        def loss(logits):
+            values = (
+                estimate(row, jax.random.fold_in(key, 0), Bernoulli(logits["bits"]), lambda b: smooth(b, THETA)),
+                estimate(
+                    row, jax.random.fold_in(key, 1), Categorical(logits["categories"]), lambda z: smooth(z, THETA)
+                ),
+            )
+            return sum(values), values
+
+        return jax.grad(loss, has_aux=True)(CERTAIN)
+
+    gradient, values = replicate(gradients, num_replicates=100)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, values)))
+    # What is certain has no gradient, and what is not has one.
+    assert np.all(np.asarray(gradient["bits"])[:, :2] == 0)
+    assert np.all(np.asarray(gradient["categories"]) == 0)
+    assert np.any(np.asarray(gradient["bits"])[:, 2] != 0)
+
+
+def test_chunks_bound_the_memory_of_the_exact_expectation_and_leave_its_value():
+    weights = jax.random.normal(jax.random.key(0), (10, 256))
+    logits = jnp.linspace(-1.0, 1.0, 10)
+
+    def loss(logits, weights, chunk_size):
+        def f(b):
+            return jnp.sum(jnp.tanh(b @ weights) ** 2)
+
+        return estimators.exact(jax.random.key(0), Bernoulli(logits), f, chunk_size=chunk_size)
+
+    def compiled(chunk_size):
+        both = jax.value_and_grad(lambda *x: loss(*x, chunk_size), argnums=(0, 1))
+        return jax.jit(both).lower(logits, weights).compile()
+
+    whole, chunked = compiled(None), compiled(60)  # 1,024 values are no multiple of 60
+    for a, b in zip(*(jax.tree.leaves(program(logits, weights)) for program in (whole, chunked)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    used = [program.memory_analysis().temp_size_in_bytes for program in (whole, chunked)]
+    assert used[1] < used[0] / 4  # also for the gradient of what f closes over

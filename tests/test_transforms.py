@@ -1,0 +1,189 @@
+"""What every function owes to the transformations of JAX, over the rows of ``cases.py``."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, Case
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from programs import batch, example, is_float, leaf_names, promised, split, stack, value_and_gradient, weighted_sum
+
+BATCH = 4
+
+
+def over(cases):
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case.label) for case in cases])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation():
+    """The laws are about the program that JAX traces: XLA's optimizations of it would only cost time, most of it."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+quick_jit = functools.partial(
+    jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+)
+
+
+@pytest.fixture(scope="module")
+def traced():
+    """The names of the functions that JAX has traced, as they come."""
+    names = []
+
+    def listener(event: str, duration: float, fun_name: str = "", **_):
+        if event.endswith("jaxpr_trace_duration"):
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    return names
+
+
+# Compiled and run once for all the laws.
+@functools.cache
+def compiled(case: Case):
+    return quick_jit(functools.partial(value_and_gradient, case))
+
+
+@functools.cache
+def compiled_batch(case: Case):
+    return quick_jit(jax.vmap(functools.partial(value_and_gradient, case)))
+
+
+def keys() -> jax.Array:
+    return jax.random.split(jax.random.key(0), BATCH)
+
+
+@functools.cache
+def looped(case: Case):
+    return stack([compiled(case)(keys()[number], example(case, number=number)) for number in range(BATCH)])
+
+
+def assert_close(actual, expected, eps: float = 2e-6):
+    """Equal shapes and dtypes; integers equal; floats within ``eps`` of the largest one, and infinite alike."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        scale = np.max(np.abs(other), initial=1, where=np.isfinite(other))
+        np.testing.assert_allclose(one, other, rtol=0, atol=eps * scale if is_float(other) else 0)
+
+
+@over(CASES)
+def test_jit_is_eager(case: Case):
+    eager = case.call(keys()[0], example(case))
+    assert_close(eager, compiled(case)(keys()[0], example(case))[0])
+
+
+@over(CASES)
+def test_two_calls_of_one_shape_are_traced_once(case: Case, traced: list[str]):
+    function = case.call if case.compiled else quick_jit(case.call)
+    first, second = [(keys()[number], example(case, number=number)) for number in (0, 1)]
+    function(*first)
+    traced.clear()
+    function(*second)
+    assert traced == []
+
+
+@over(case for case in CASES if case.data or case.random)
+def test_vmap_is_a_loop_on_any_number_of_devices(case: Case):
+    """The loop runs on one device. Value and gradient of a batch are spread over four; its value also over two."""
+
+    def spread(num_devices):
+        mesh = Mesh(jax.devices()[:num_devices], ("batch",))
+        return jax.device_put((keys(), batch(case, BATCH)), NamedSharding(mesh, PartitionSpec("batch")))
+
+    assert_close(compiled_batch(case)(*spread(4)), looped(case))
+    assert_close(quick_jit(jax.vmap(case.call))(*spread(2)), looped(case)[0])
+
+
+@over(case for case in CASES if len(leaf_names(example(case))) + case.random > 1)
+def test_gradient_of_a_batch_over_one_argument_alone(case: Case):
+    """Only the key, or only one leaf of the data, differs from example to example: the rest is not batched."""
+    (alone, merge), (together, _) = split(example(case)), split(batch(case, BATCH))
+    choices = range(len(alone))
+
+    def gradient(axes, key, floats):
+        def total(floats):
+            each = jax.vmap(lambda key, floats: weighted_sum(case.call(key, merge(floats))), axes)
+            return jnp.sum(each(key, floats))
+
+        return jax.grad(total)(floats)
+
+    def chosen(choice):
+        return [together[position] if position == choice else alone[position] for position in choices]
+
+    def axes(choice):
+        return None, [0 if position == choice else None for position in choices]
+
+    @quick_jit
+    def gradients(key, keys):
+        by_leaf = [gradient(axes(choice), jax.random.clone(key), chosen(choice)) for choice in choices]
+        by_key = [gradient((0, None), keys, alone)] if case.random else []
+        return by_leaf + by_key
+
+    def expected(choice):
+        loop = []
+        for number in range(BATCH):
+            data = merge([leaf[number] if position == choice else leaf for position, leaf in enumerate(chosen(choice))])
+            loop.append(compiled(case)(keys()[number if choice is None else 0], data)[1])
+        return [leaf if position == choice else leaf.sum(0) for position, leaf in enumerate(stack(loop))]
+
+    every = [*choices, None] if case.random else choices
+    assert_close(gradients(keys()[0], keys()), [expected(choice) for choice in every], eps=1e-5)
+
+
+@over(case for case in CASES if leaf_names(example(case)))
+def test_gradient_is_the_derivative_of_the_value_where_promised(case: Case):
+    """In float64, along one direction through all that is promised to be exact; and 0 where nothing is promised."""
+    step = 1e-6
+    with jax.enable_x64(True):
+        floats, merge = split(example(case, jnp.float64))
+        names = leaf_names(example(case))
+        direction = [
+            jnp.cos(jnp.arange(leaf.size) + position).reshape(leaf.shape) * float(promised(name, case.exact))
+            for position, (name, leaf) in enumerate(zip(names, map(jnp.asarray, floats), strict=True))
+        ]
+        along = [
+            merge([leaf + side * step * change for leaf, change in zip(floats, direction, strict=True)])
+            for side in (-1, 0, 1)
+        ]
+        key = jnp.broadcast_to(jax.random.key(0), (3,))
+        results, gradients = compiled_batch(case)(key, stack(along))
+        below, _, above = jax.vmap(weighted_sum)(results)
+        gradient = [leaf[1] for leaf in gradients]
+        slope = sum(jnp.sum(leaf * change) for leaf, change in zip(gradient, direction, strict=True))
+        np.testing.assert_allclose(slope, (above - below) / (2 * step), rtol=1e-6, atol=1e-8)
+    for name, leaf in zip(names, gradient, strict=True):
+        if not promised(name, case.exact + case.surrogate):
+            np.testing.assert_array_equal(leaf, 0, err_msg=f"{case.label} promises no gradient for {name}")
+
+
+@over(case for case in CASES if case.data)
+def test_each_dtype_comes_out_as_promised_and_near_float32(case: Case):
+    """bfloat16 and float16; random functions too, for their noise is that of float32."""
+    dtypes = (jnp.bfloat16, jnp.float16)
+    together = quick_jit(lambda keys, data: [case.call(*arguments) for arguments in zip(keys, data, strict=True)])
+    results = together([keys()[0], keys()[0]], [example(case, dtype) for dtype in dtypes])
+    for dtype, result in zip(dtypes, map(jax.tree.leaves, results), strict=True):
+        floats = {"same": dtype, "wide": jnp.float32}
+        eps = 8 * max(float(jnp.finfo(floats.get(rule, jnp.float32)).eps) for rule in case.results)
+        for rule, leaf, wide in zip(case.results, result, jax.tree.leaves(looped(case)[0]), strict=True):
+            assert leaf.dtype == floats.get(rule, wide.dtype)
+            assert_close(leaf.astype(wide.dtype), wide[0], eps=eps)
+
+
+@over(case for case in CASES if case.extremes)
+def test_value_and_gradient_are_finite_at_extremes(case: Case):
+    """Finite where the arguments are; never NaN where these are infinite, which may be the right value."""
+    for extreme in case.extremes:
+        data = example(dataclasses.replace(case, arguments={**case.arguments, **extreme}))
+        returned = compiled(case)(keys()[0], data)
+        finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(extreme))
+        for leaf in jax.tree.leaves(returned):
+            assert np.isfinite(leaf).all() if finite else not np.isnan(leaf).any(), (extreme, returned)

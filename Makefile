@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Extras are installed once for each content of pyproject.toml.
 TEST := .venv/installed-test
+BENCHMARKS := .venv/installed-benchmarks
 COMPILE := .venv-compile/installed
 PEERS := .venv-peers/installed
 OLDEST := .venv-oldest/installed
@@ -25,10 +26,10 @@ help:
 
 $(TEST): pyproject.toml | .venv
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	touch $@
+	touch $@ $(BENCHMARKS)
 
-$(BIN)/installed-benchmarks: pyproject.toml | .venv
-	test -f $(TEST) || $(BIN)/python -m pip install --quiet --editable '.[benchmarks]'
+$(BENCHMARKS): pyproject.toml | .venv
+	$(BIN)/python -m pip install --quiet --editable '.[benchmarks]'
 	touch $@
 
 $(COMPILE): pyproject.toml | .venv-compile
@@ -43,7 +44,7 @@ $(OLDEST): pyproject.toml tests/oldest.txt | .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --editable '.[test]' --constraint tests/oldest.txt
 	touch $@
 
-benchmark: $(BIN)/installed-benchmarks
+benchmark: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.gradient_variance
 
 test: $(TEST)
@@ -57,7 +58,7 @@ lint: $(TEST)
 compile: $(COMPILE)
 	.venv-compile/bin/python -m pytest tests/test_compile.py -rs
 
-speed: $(BIN)/installed-benchmarks
+speed: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.speed
 
 peers: $(PEERS)

@@ -60,7 +60,10 @@ class Summary(NamedTuple):
 
 
 class Bias(NamedTuple):
-    """The mean error along the direction that the other half of the draws found."""
+    """The mean error along the direction that the other half of the draws found.
+
+    It is the length of the bias once that direction is known well, and less (in expectation) as long as it is not.
+    """
 
     bias: float
     standard_error: float

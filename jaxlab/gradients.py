@@ -7,6 +7,8 @@ Each function here is the identity (or the constant one) as far as values go, an
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Num, Shaped
 
 from jaxlab import _check
@@ -15,16 +17,26 @@ from jaxlab._jit import jit
 __all__ = ["first_order_only", "magic_box", "straight_through"]
 
 
-@jax.custom_jvp
-def _straight_through(hard: Array, soft: Array) -> Array:
-    # Nothing is selected here (XLA drops it). But where ``soft`` alone is batched, JAX must see a batched value too:
-    # it takes the shape of the tangent from that of the value, and goes wrong if the value is a constant.
-    return jnp.where(soft == soft, hard, hard)
+# A primitive and not a custom_jvp, whose rule JAX forgets in the derivative of a reverse-mode derivative of a scan (it
+# differentiates the body instead, and ``hard`` has no gradient: a silent wrong number).
+_straight_through = Primitive("straight_through")
+_straight_through.def_impl(lambda hard, soft: hard)
+_straight_through.def_abstract_eval(lambda hard, soft: soft)
+mlir.register_lowering(_straight_through, lambda context, hard, soft: [hard])
 
 
-@_straight_through.defjvp
 def _straight_through_jvp(primals, tangents):
-    return _straight_through(*primals), tangents[1]
+    return _straight_through.bind(*primals), tangents[1]
+
+
+def _straight_through_batch(arguments, axes):
+    size = next(x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None)
+    batched = [batching.bdim_at_front(x, axis, size) for x, axis in zip(arguments, axes, strict=True)]
+    return _straight_through.bind(*batched), 0
+
+
+ad.primitive_jvps[_straight_through] = _straight_through_jvp
+batching.primitive_batchers[_straight_through] = _straight_through_batch
 
 
 @jit()
@@ -73,7 +85,10 @@ def straight_through(hard: Shaped[Array, "..."], soft: Float[Array, "..."]) -> F
                 f" got {hard.dtype}"
             )
         hard = hard.astype(soft.dtype)
-    return _straight_through(hard, soft)
+    if jax.typeof(hard) != jax.typeof(soft):
+        # In a shard_map, hard may differ between devices that share soft: its gradient is then the sum over them.
+        soft = jnp.where(hard == hard, soft, soft)
+    return _straight_through.bind(hard, soft)
 
 
 @jit()

@@ -1,6 +1,11 @@
 """The laws of names, signatures, docstrings and imports, over every public function.
 
-Planted violations each was tried against are named in ``PLANTED`` below its test's name.
+Each law was tried against a violation that was planted for it: a name in two modules; a name missing from ``__all__``,
+and two out of order; a row of ``cases.py`` dropped; ``key`` called ``rng``, and ``key`` second; a positional option, an
+option ``tau``, an option ``kind: str``; a docstring without ``Gradient``, without a doctest, without one argument; a
+NamedTuple with an ``int`` field, and one without a docstring; a function without its ``@jit``; an import of
+``jaxlab.estimators`` in ``jaxlab.gumbel``, one of flax in ``jaxlab.moments``, a circle in ``jaxlab.distributions``, and
+a slow one in ``jaxlab``.
 """
 
 import ast

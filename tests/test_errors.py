@@ -1,6 +1,9 @@
 """Bad input: an error that names the function, the argument, what it got and what is allowed.
 
-PLANTED
+Each was tried against a violation that was planted for it: the check of the key left out of ``jit`` and of
+``estimator``; a function that does not consume its key; the checks of ``temperature``, ``decay`` and ``num_samples``
+left out; an f of vectors summed, and one of integers accepted; ``same_shape`` that lets one number stand beside a
+vector; the error for a missing capability without the estimators that fit.
 """
 
 import re

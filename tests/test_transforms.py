@@ -1,4 +1,12 @@
-"""What every function owes to the transformations of JAX, over the rows of ``cases.py``."""
+"""What every function owes to the transformations of JAX, over the rows of ``cases.py``.
+
+Each law was tried against a violation that was planted for it: a counter outside the program (jit is not eager); a
+static ``temperature`` (two traces); a callback that looks at the whole batch (vmap is no loop); a ``custom_jvp`` whose
+value is a constant to a batched argument (wrong gradient where that argument alone is batched); a ``stop_gradient``
+around one term, an estimator that differentiates the weights twice, a ``sample`` with a path (gradient and promise
+differ); a result in float32 for bfloat16, and noise drawn in bfloat16; a softmax without its shift, and ``+inf`` not
+bounded (NaN at extremes); a key used twice (everything).
+"""
 
 import dataclasses
 import functools

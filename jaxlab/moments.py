@@ -214,7 +214,7 @@ class MovingAverage(NamedTuple):
         return MovingAverage(weighted_sum, decay * self.weight + (1 - decay))
 
 
-def moving_average(shape: tuple[int, ...] = ()) -> MovingAverage:
+def moving_average(*, shape: tuple[int, ...] = ()) -> MovingAverage:
     """A moving average that has seen nothing: its mean is 0 and its first value will count in full.
 
     Args:

@@ -60,8 +60,6 @@ FORBIDDEN = {
     "mode",
     "deterministic",
 }
-# Its one argument is the size of what it makes: it reads like jnp.zeros.
-POSITIONAL_OPTION = {"moments.moving_average"}
 # A label in an error message, and not the name of a behaviour.
 STRING_OPTION = {"gradients.first_order_only": "name"}
 # They need a library that need not be there.
@@ -118,7 +116,7 @@ def test_signature(path, thing):
     for name, parameter in parameters.items():
         assert parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY), name
         optional = parameter.default is not parameter.empty
-        assert not optional or parameter.kind is parameter.KEYWORD_ONLY or path in POSITIONAL_OPTION, name
+        assert not optional or parameter.kind is parameter.KEYWORD_ONLY, name
         assert parameter.annotation is not parameter.empty, f"{name} has no annotation"
         assert parameter.annotation is not str or STRING_OPTION.get(path) == name, "two behaviours are two functions"
     assert signature.return_annotation is not signature.empty

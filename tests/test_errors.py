@@ -206,7 +206,7 @@ BITS, FEW, MORE = Bernoulli(THREE), moments.moments_of(jnp.ones((2, 1))), moment
         ("exact: chunk_size .* 1; got 0", lambda key: estimators.exact(key, BITS, jnp.sum, chunk_size=0)),
         (r"Moments.merge: .* same shape; got self \[1\], other \[3\]", lambda key: FEW.merge(MORE)),
         (r"Moments.z_score: .* same shape; got mean \[3\], expected \[1\]", lambda key: MORE.z_score(jnp.ones(1))),
-        ("MovingAverage.update: .* same shape", lambda key: moments.moving_average((3,)).update(jnp.ones(1))),
+        ("MovingAverage.update: .* same shape", lambda key: moments.moving_average(shape=(3,)).update(jnp.ones(1))),
     ],
 )
 def test_sizes_and_shapes(message: str, function):

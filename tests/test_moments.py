@@ -142,7 +142,7 @@ def test_the_moving_average_of_a_constant_is_the_constant_from_the_first_step_on
 
 def test_the_moving_average_weighs_values_by_age():
     values = [4.0, 1.0, 6.0]
-    state = moving_average((1,))
+    state = moving_average(shape=(1,))
     for value in values:
         state = state.update(jnp.array([value]), decay=0.5)
     # Weights 1/8, 1/4, 1/2.

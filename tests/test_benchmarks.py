@@ -482,9 +482,6 @@ def test_report_writes_checks_and_finds_what_is_stale(tmp_path):
         assert report.main(check) == 2
 
 
-README = Path(__file__).parent.parent / "README.md"
-
-
 def test_readme_is_what_was_measured():
     assert report.main(report.Settings(check=True)) == 0
 

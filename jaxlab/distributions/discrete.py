@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 from jaxlab import _check, gumbel
 from jaxlab._jit import jit
 from jaxlab._precision import widen
+from jaxlab.gumbel.relaxed import log_softmax_at, sigmoid_at
 
 __all__ = ["Bernoulli", "Categorical", "Poisson"]
 
@@ -100,7 +101,7 @@ class Bernoulli(NamedTuple):
     def soften(self, perturbed: Float[Array, "*shape"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*shape"]:
         r"""The binary Concrete draw :math:`\sigma(z / \lambda)` in [0, 1]. Gradient: exact."""
         _check.same_shape("Bernoulli.soften", perturbed=perturbed, logits=self.logits)
-        return gumbel.sigmoid_at(perturbed, temperature=temperature).astype(self.logits.dtype)
+        return sigmoid_at(perturbed, temperature=temperature).astype(self.logits.dtype)
 
     @jit()
     def harden(self, perturbed: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -185,7 +186,7 @@ class Categorical(NamedTuple):
     def soften(self, perturbed: Float[Array, "*shape k"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*shape k"]:
         r"""The Gumbel-softmax draw :math:`\mathrm{softmax}(z / \lambda)`, rows summing to 1. Gradient: exact."""
         _check.same_shape("Categorical.soften", perturbed=perturbed, logits=self.logits)
-        log_soft = gumbel.log_softmax_at(perturbed, temperature=temperature, axis=-1)
+        log_soft = log_softmax_at(perturbed, temperature=temperature, axis=-1)
         return jnp.exp(log_soft).astype(self.logits.dtype)
 
     @jit()

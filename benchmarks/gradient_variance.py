@@ -32,10 +32,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import jaxlab
 from benchmarks import figures, tables
-from benchmarks.data import DataError, Name
 from benchmarks.measure import Summary, quantities, rounding_of, seconds_a_step, summary_of_variant
 from benchmarks.problems import PROBLEMS, Problem, Source
 from benchmarks.variants import Variant, all_variants, described, reference
+from experiments.images import DataError, Name
 from jaxlab.estimators import ESTIMATORS
 
 RESULTS = Path(__file__).parent / "results"

@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from benchmarks import vae
-from benchmarks.data import Name, load
+from experiments.images import Name, load
 from jaxlab import estimators
 from jaxlab.distributions import Bernoulli, Categorical, Normal
 

@@ -1,4 +1,4 @@
-"""What the laws run of each row of ``cases.py``: its data in a dtype, batches of it, its value and gradient."""
+"""What the laws run of each row of ``cases``: its data in a dtype, batches of it, its value and gradient."""
 
 import functools
 from typing import Any

@@ -1,7 +1,7 @@
 """The laws of names, signatures, docstrings and imports, over every public function.
 
 Each law was tried against a violation that was planted for it: a name in two modules; a name missing from ``__all__``,
-and two out of order; a row of ``cases.py`` dropped; ``key`` called ``rng``, and ``key`` second; a positional option, an
+and two out of order; a row of ``cases`` dropped; ``key`` called ``rng``, and ``key`` second; a positional option, an
 option ``tau``, an option ``kind: str``; a docstring without ``Gradient``, without a doctest, without one argument; a
 NamedTuple with an ``int`` field, and one without a docstring; a function without its ``@jit``; an import of
 ``jaxlab.estimators`` in ``jaxlab.gumbel``, one of flax in ``jaxlab.moments``, a circle in ``jaxlab.distributions``, and
@@ -72,8 +72,8 @@ def over(table):
 
 def test_every_public_function_has_a_row_and_every_row_its_function():
     rows, functions = {case.name for case in CASES}, {*FUNCTIONS, *METHODS}
-    assert sorted(functions - rows) == [], "no row in tests/cases.py"
-    assert sorted(rows - functions) == [], "a row in tests/cases.py without its function"
+    assert sorted(functions - rows) == [], "no row in tests/cases"
+    assert sorted(rows - functions) == [], "a row in tests/cases without its function"
 
 
 def test_rows_have_labels_of_their_own():

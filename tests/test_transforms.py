@@ -1,4 +1,4 @@
-"""What every function owes to the transformations of JAX, over the rows of ``cases.py``.
+"""What every function owes to the transformations of JAX, over the rows of ``cases``.
 
 Each law was tried against a violation that was planted for it: a counter outside the program (jit is not eager); a
 static ``temperature`` (two traces); a callback that looks at the whole batch (vmap is no loop); a ``custom_jvp`` whose

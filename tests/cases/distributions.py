@@ -1,0 +1,97 @@
+"""Rows of ``jaxlab.distributions``, but for the adapters."""
+
+from typing import Any
+
+import numpy as np
+
+from cases.case import CERTAIN, COLD, HUGE, IMPOSSIBLE, LOGITS, ONE_CATEGORY, ROWS, SCALE, TIES, VALUE, Case, each, f32
+from jaxlab.distributions import (
+    Bernoulli,
+    Beta,
+    Categorical,
+    Dirichlet,
+    Exponential,
+    Gamma,
+    Gumbel,
+    Laplace,
+    Logistic,
+    MultivariateNormal,
+    Normal,
+    Poisson,
+)
+
+
+def family(
+    dist: Any, value: np.ndarray, *extremes: tuple[Any, np.ndarray], path: tuple[str, ...] = ("self",)
+) -> tuple[Case, ...]:
+    """The methods of one distribution; ``extremes`` are other (distribution, value).
+
+    ``path`` has the parameters in which one draw is differentiable for a fixed key. In the others, the gradient of
+    ``reparameterize`` is that of the distribution (the implicit one), and not of the sampler's arithmetic.
+    """
+    name, me = f"distributions.{type(dist).__name__}", {"self": dist}
+    selves = each("self", *(dist for dist, _ in extremes))
+    pairs = tuple({"self": dist, "value": value} for dist, value in extremes)
+    rows = [
+        Case(f"{name}.sample", me, extremes=selves),
+        Case(f"{name}.log_prob", {**me, "value": value}, exact=("self", "value"), extremes=pairs),
+        Case(f"{name}.mean", me, exact=("self",), extremes=selves),
+    ]
+    if hasattr(dist, "reparameterize"):
+        rows.append(Case(f"{name}.reparameterize", me, exact=path, surrogate=("self",), extremes=selves))
+    if hasattr(dist, "perturb"):
+        soft = {**me, "perturbed": dist.logits + 0.25}
+        ends = each("perturbed", 1e4 * dist.logits, 0 * dist.logits, np.where(np.arange(3) == 1, -np.inf, dist.logits))
+        rows += [
+            Case(f"{name}.perturb", me, exact=("self",), results=("wide",), extremes=selves),
+            Case(f"{name}.harden", soft, wide=("perturbed",), extremes=ends),
+            Case(
+                f"{name}.soften",
+                {**soft, "temperature": 0.5},
+                exact=("perturbed", "temperature"),
+                wide=("perturbed",),
+                extremes=ends + COLD,
+            ),
+        ]
+    if hasattr(dist, "support"):
+        rows.append(Case(f"{name}.support", me, compiled=False))
+    return tuple(rows)
+
+
+NARROW, MIXED = f32(1e-3, 1e-3, 1e-3), f32(1e-3, 1e4, 1.0)
+TRIANGLE = f32([2.0, 0.0, 0.0], [0.5, 1.0, 0.0], [-1.0, 0.25, 0.5])
+MULTIVARIATE, CATEGORY = MultivariateNormal(LOGITS, TRIANGLE), Categorical(ROWS)
+POINT, SIMPLEX, BITS, COUNTS = f32(0.5, 0.25, 0.75), f32(0.5, 0.25, 0.25), f32(1.0, 0.0, 1.0), f32(0.0, 3.0, 1.0)
+SECOND, ONE_HOT = f32(0.0, 1.0, 0.0), f32([0.0, 1.0, 0.0], [1.0, 0.0, 0.0])
+EXTREME_CATEGORIES = (
+    *((Categorical(1e4 * ROWS), ONE_HOT), (Categorical(0 * ROWS), ONE_HOT), (Categorical(ONE_CATEGORY), f32(1.0))),
+    *((Categorical(CERTAIN), SECOND), (Categorical(IMPOSSIBLE), SECOND)),
+)
+
+DISTRIBUTIONS = (
+    *family(Normal(LOGITS, SCALE), VALUE, (Normal(HUGE, SCALE), VALUE), (Normal(VALUE, NARROW), VALUE)),
+    *family(MULTIVARIATE, VALUE, (MultivariateNormal(HUGE, TRIANGLE), VALUE), (MULTIVARIATE, LOGITS)),
+    *family(Logistic(LOGITS, SCALE), VALUE, (Logistic(HUGE, SCALE), VALUE), (Logistic(VALUE, NARROW), VALUE)),
+    *family(Gumbel(LOGITS, SCALE), VALUE, (Gumbel(-abs(HUGE), SCALE), VALUE), (Gumbel(VALUE, NARROW), VALUE)),
+    *family(Laplace(LOGITS, SCALE), VALUE, (Laplace(HUGE, SCALE), VALUE), (Laplace(VALUE, NARROW), VALUE)),
+    *family(Exponential(SCALE), POINT, (Exponential(MIXED), f32(1e4, 0.0, 1e-3))),
+    *family(
+        Gamma(SCALE, POINT),
+        POINT,
+        (Gamma(MIXED, POINT), POINT),
+        (Gamma(SCALE, MIXED), f32(1e4, 1e-30, 1.0)),
+        path=("self.rate",),
+    ),
+    *family(Beta(SCALE, POINT), POINT, (Beta(MIXED, MIXED), f32(1e-30, 0.5, 0.999)), path=()),
+    *family(Dirichlet(SCALE), SIMPLEX, (Dirichlet(MIXED), SIMPLEX), (Dirichlet(ONE_CATEGORY), f32(1.0)), path=()),
+    *family(Bernoulli(LOGITS), BITS, *((Bernoulli(logits), BITS) for logits in (HUGE, -HUGE, TIES, CERTAIN))),
+    *family(CATEGORY, ONE_HOT, *EXTREME_CATEGORIES),
+    *family(Poisson(SCALE), COUNTS, (Poisson(MIXED), COUNTS)),
+    Case(
+        "distributions.Categorical.log_probabilities",
+        {"self": CATEGORY},
+        exact=("self",),
+        results=("wide",),
+        extremes=each("self", *(dist for dist, _ in EXTREME_CATEGORIES)),
+    ),
+)

@@ -1,0 +1,63 @@
+"""Rows of ``jaxlab.estimators``, made from its table."""
+
+import inspect
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from cases.case import COLD, HUGE, LOGITS, SCALE, Case, each, f32
+from cases.distributions import CATEGORY, NARROW, ROWS
+from jaxlab import estimators
+from jaxlab.distributions import (
+    Bernoulli,
+    Categorical,
+    Enumerable,
+    MeanValued,
+    Normal,
+    Relaxable,
+    Reparameterizable,
+    Scored,
+)
+
+# Every estimator with distributions that need not be capable of more. (How good they are: ``test_estimators.py``.)
+REPRESENTATIVES = {
+    Scored: (Normal(LOGITS, SCALE),),
+    Reparameterizable: (Normal(LOGITS, SCALE),),
+    MeanValued: (Bernoulli(LOGITS),),
+    Relaxable: (Bernoulli(LOGITS), CATEGORY),
+    Enumerable: (CATEGORY,),
+}
+HARDEST = {Bernoulli: Bernoulli(HUGE), Categorical: Categorical(1e4 * ROWS), Normal: Normal(HUGE, NARROW)}
+OPTIONS = {"temperature": 0.5, "baseline": 0.25, "decay": 0.75, "num_samples": 3}
+PATHWISE = {"exact", "gumbel_softmax", "reparameterized"}  # their value is a differentiable function of all data
+
+
+def estimator_case(row: estimators.Estimator, dist: Any) -> Case:
+    """The estimator of E sum(sin(weights * x)), with gradients for the distribution's parameters and the weights."""
+
+    def estimate(key, dist, weights, **options):
+        state = [row.initial_state()] if row.initial_state else []
+        return row.estimate(key, dist, lambda draw: jnp.sum(jnp.sin(weights * draw)), *state, **options)
+
+    parameters = inspect.signature(row.estimate).parameters
+    options = {name: value for name, value in OPTIONS.items() if name in parameters}
+    weights = f32(0.5, -1.0, 1.5) * np.ones_like(dist[0])
+    # The weights have their own gradient; but the state that comes back with a value does not pass it on.
+    own = () if row.initial_state else ("weights",)
+    return Case(
+        f"estimators.{row.name}",
+        {"dist": dist, "weights": weights, **options},
+        exact=("dist", "weights", "temperature") if row.name in PATHWISE else own,
+        surrogate=() if row.name in PATHWISE else ("dist", "weights", "temperature", "decay"),
+        results=("same", "wide", "wide") if row.initial_state else ("same",),
+        extremes=each("dist", HARDEST[type(dist)]) + (COLD if "temperature" in options else ()),
+        compiled=False,
+        function=estimate,
+        variant=type(dist).__name__,
+    )
+
+
+ESTIMATORS = tuple(
+    estimator_case(row, dist) for row in estimators.ESTIMATORS.values() for dist in REPRESENTATIVES[row.needs]
+)

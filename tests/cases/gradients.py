@@ -1,0 +1,22 @@
+"""Rows of ``jaxlab.gradients``."""
+
+import numpy as np
+
+from cases.case import CODES, HUGE, LOGITS, Case, each, f32
+
+GRADIENTS = (
+    Case("gradients.first_order_only", {"x": LOGITS, "name": "row"}, exact=("x",), compiled=False),
+    Case(
+        "gradients.magic_box",
+        {"log_prob": LOGITS},
+        surrogate=("log_prob",),
+        extremes=each("log_prob", f32(-np.inf, np.inf, -1e4)),
+    ),
+    Case(
+        "gradients.straight_through",
+        {"hard": np.round(LOGITS), "soft": LOGITS},
+        surrogate=("soft",),
+        extremes=each("soft", HUGE, f32(np.inf, -np.inf, np.nan)),
+    ),
+    Case("gradients.straight_through", {"hard": CODES, "soft": LOGITS}, surrogate=("soft",), variant="integer"),
+)

@@ -1,0 +1,120 @@
+"""Images are found where they should be, checked, and refused when they are damaged."""
+
+import gzip
+import hashlib
+import io
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import images
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
+
+
+IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4) * 10
+
+
+def test_digits_are_embedded():
+    pictures = images.load("digits")
+    assert pictures.shape == (1797, 8, 8)
+    assert pictures.dtype == np.float32
+    assert (pictures.min(), pictures.max()) == (0, 1)
+    with pytest.raises(images.DataError, match="fashion_mnist only"):
+        images.load("digits", Path())
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_given_directory_is_read(tmp_path, suffix):
+    content = idx(IMAGES)
+    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+    pictures = images.load("fashion_mnist", tmp_path)
+    np.testing.assert_allclose(pictures, IMAGES / 255, rtol=1e-6)
+
+
+def test_a_given_directory_is_the_only_one_looked_at(tmp_path):
+    with pytest.raises(images.DataError, match=r"no file train-images-idx3-ubyte.*in the data directory"):
+        images.load("fashion_mnist", tmp_path)
+
+
+GOOD = idx(IMAGES)
+DAMAGED = {
+    "empty": b"",
+    "half a header": GOOD[:9],
+    "too short": GOOD[:-1],
+    "too long": GOOD + b"\0",
+    "another type": GOOD[:2] + b"\x0d" + GOOD[3:],
+    "other axes": idx(IMAGES[0]) + b"\0" * 8,
+    "text": b"<html>not found</html>",
+    "half a gzip": gzip.compress(GOOD)[:-12],
+    "not quite a gzip": b"\x1f\x8b" + GOOD,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_files_are_refused_by_name(tmp_path, content):
+    path = tmp_path / "images"
+    path.write_bytes(content)
+    with pytest.raises(images.DataError, match=str(path)):
+        images.read_idx(path, num_axes=3)
+
+
+def opener(content):
+    return lambda url, timeout: io.BytesIO(content)
+
+
+def test_download_is_checked_before_it_is_kept(tmp_path):
+    destination = tmp_path / "cache" / "images"
+    sha256 = hashlib.sha256(GOOD).hexdigest()
+    other = gzip.compress(idx(IMAGES + 1))
+    with pytest.raises(images.DataError, match="not the expected one"):
+        images.download("https://example.org/x.gz", sha256, destination, opener(other))
+    with pytest.raises(images.DataError, match="not a gzip file"):
+        images.download("https://example.org/x.gz", sha256, destination, opener(b"<html>"))
+    with pytest.raises(images.DataError, match="cut off"):
+        images.download("https://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD)[:-3]))
+    with pytest.raises(images.DataError, match="https only"):
+        images.download("http://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD)))
+    assert not destination.parent.exists()
+    assert images.download("https://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD))) == destination
+    assert destination.read_bytes() == GOOD
+    assert list(destination.parent.iterdir()) == [destination]
+
+
+def test_a_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MAXIMAL_NUM_BYTES", 1000)
+    bomb = gzip.compress(b"\0" * 100_000)
+    assert len(bomb) < 1000
+    with pytest.raises(images.DataError, match="when decompressed"):
+        images.download("https://example.org/x.gz", "", tmp_path / "x", opener(bomb))
+
+
+def test_places_are_tried_in_order(tmp_path, monkeypatch):
+    package, cache, asked = tmp_path / "package", tmp_path / "cache", []
+    monkeypatch.setattr(images, "FASHION_MNIST_PACKAGE", package)
+    monkeypatch.setattr(images, "FASHION_MNIST_SHA256", hashlib.sha256(GOOD).hexdigest())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+    def no_network(url, sha256, destination):
+        asked.append(url)
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(images, "download", no_network)
+    with pytest.raises(images.DataError, match=r"dataset-fashion-mnist.*--data-directory.*--data digits"):
+        images.load("fashion_mnist")
+    assert asked == [images.FASHION_MNIST_URL + "train-images-idx3-ubyte.gz"]
+    cached = cache / "jaxlab" / "train-images-idx3-ubyte"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(GOOD[:-1])  # not what the checksum is of: fetched again
+    with pytest.raises(images.DataError):
+        images.load("fashion_mnist")
+    cached.write_bytes(GOOD)
+    assert images.find_fashion_mnist() == cached
+    package.mkdir()
+    (package / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(GOOD))
+    assert images.find_fashion_mnist().parent == package
+    assert len(asked) == 2

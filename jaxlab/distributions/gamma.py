@@ -24,7 +24,7 @@ __all__ = ["Beta", "Dirichlet", "Gamma"]
 def inside_unit_interval(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """``x`` moved off 0 and 1 by the least step, where rounding has put it and the density may be infinite."""
     info = jnp.finfo(x.dtype)
-    return jnp.clip(x, info.tiny, 1 - info.epsneg)
+    return jnp.clip(x, jnp.asarray(info.tiny, x.dtype), jnp.asarray(1 - info.epsneg, x.dtype))
 
 
 class Gamma(NamedTuple):

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.problems import Problem
+from jaxlab.distributions import Enumerable
 from jaxlab.estimators import ESTIMATORS, Estimator
 
 TEMPERATURES = (0.1, 0.3, 0.5, 1.0)
+AT_TEMPERATURES = ("gumbel_softmax", "straight_through_gumbel", "gumbel_rao")
 #: In place of a number: the exact expectation of f, which is what a baseline that is a mean of earlier values aims at.
 EXPECTATION = "E f"
 
@@ -40,14 +42,17 @@ class Variant:
         return inspect.signature(self.row.estimate).parameters["num_samples"].default
 
     def fits(self, problem: Problem) -> bool:
-        """Whether the problem's distribution can do what the estimator needs (and lists few enough states)."""
-        listable = self.row.minimal_num_samples > 0 or problem.num_states is not None
-        return listable and bool(isinstance(problem.dist, self.row.needs))
+        """Whether the distribution can do what the estimator needs (and lists enough states, but not too many)."""
+        if self.row.needs is Enumerable:
+            states = problem.num_states
+            # Without replacement, one value must be left that is not drawn.
+            return states is not None and (self.row.minimal_num_samples == 0 or self.num_samples(problem) < states)
+        return bool(isinstance(problem.dist, self.row.needs))
 
 
 def variants_of(row: Estimator) -> list[Variant]:
-    """The variants of one row. A new estimator gets its defaults, at four temperatures where it has one."""
-    if "temperature" in row.tunable:
+    """The variants of one row: its defaults, at four temperatures where these are what the estimator is about."""
+    if row.name in AT_TEMPERATURES:
         return [Variant(row, options=(("temperature", temperature),)) for temperature in TEMPERATURES]
     if row.name == "reinforce":
         return [Variant(row), Variant(row, options=(("baseline", EXPECTATION),))]
@@ -74,6 +79,6 @@ def described(variant: Variant, problem: Problem) -> dict[str, Any]:
         "options": dict(variant.static) | variant.numbers(problem),
         "label": variant.label,
         "unbiased": row.unbiased_gradient,
-        "evaluations": row.evaluations(num_samples),
-        "derivative_evaluations": row.derivative_evaluations(num_samples),
+        "evaluations": row.evaluations(num_samples, problem.dist),
+        "derivative_evaluations": row.derivative_evaluations(num_samples, problem.dist),
     }

@@ -44,6 +44,12 @@ def at_least(function: str, argument: str, value: Any, minimum: int) -> None:
         raise ValueError(f"{function}: {argument} must be at least {minimum}; got {value}")
 
 
+def multiple_of(function: str, argument: str, value: int, factor: int) -> None:
+    """Raises unless ``value`` is a multiple of ``factor``."""
+    if value % factor:
+        raise ValueError(f"{function}: {argument} must be a multiple of {factor}; got {value}")
+
+
 def same_shape(function: str, **arguments: Any) -> None:
     """Raises unless all the arguments have one shape, so that nothing broadcasts in silence."""
     shapes = {name: jnp.shape(value) for name, value in arguments.items()}

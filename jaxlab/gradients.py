@@ -7,14 +7,16 @@ Each function here is the identity (or the constant one) as far as values go, an
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float, Num, Shaped
 
 from jaxlab import _check
 from jaxlab._jit import jit
+from jaxlab._precision import widen
 
-__all__ = ["first_order_only", "magic_box", "straight_through"]
+__all__ = ["first_order_only", "magic_box", "straight_through", "with_gradient"]
 
 
 # A primitive and not a custom_jvp, whose rule JAX forgets in the derivative of a reverse-mode derivative of a scan (it
@@ -182,3 +184,66 @@ def first_order_only(x: Num[Array, "..."], *, name: str) -> Num[Array, "..."]:
         return identity(*primals), tangents[0] * one(*primals)
 
     return identity(x)
+
+
+def with_gradient(
+    value: Float[Array, ""], x: Float[Array, "*shape"], gradient: Float[Array, "*shape"], *, name: str
+) -> Float[Array, ""]:
+    r"""A value, to whose gradient with respect to ``x`` the given one is added.
+
+    .. math:: y = \mathrm{value}, \qquad \mathrm{d}y := \mathrm{d}\,\mathrm{value} + \langle g, \mathrm{d}x \rangle
+
+    This is how an estimator that comes as a formula for the gradient (and not as the gradient of a formula) takes part
+    in ``jax.grad``.
+
+    Args:
+      value: one scalar; its own derivatives stay.
+      x: what the gradient is with respect to.
+      gradient: g; it may depend on anything, and that is not differentiated.
+      name: what the error calls the thing that has no second derivative.
+
+    Returns:
+      ``value``.
+
+    Gradient:
+      As above, to first order. A second derivative, through ``x`` or through what g depends on, raises: it would
+      silently lack the derivative of g.
+
+    Raises:
+      ValueError: if ``gradient`` has not the shape of ``x``.
+      TypeError: when a second derivative is traced.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> def f(x):
+      ...     return with_gradient(x.sum(), x, 2 * x, name="my_estimator")
+      >>> jax.value_and_grad(f)(jnp.array([1.0, 3.0]))
+      (Array(4., dtype=float32), Array([3., 7.], dtype=float32))
+    """
+    _check.same_shape("with_gradient", x=x, gradient=gradient)
+
+    # As in first_order_only: a custom_vjp, whose rule is reached if x or what g depends on is differentiated again.
+    @jax.custom_vjp
+    def once(g, x):
+        return g
+
+    def forbid(*_):
+        raise TypeError(f"{name}: only its first derivative is defined; a second derivative was asked for")
+
+    once.defvjp(forbid, forbid)
+
+    @jax.custom_jvp
+    def zero(x, g):
+        # Made of x and g so that JAX sees a batch wherever one of them is batched.
+        return jnp.sum(jnp.where((x == x) & (g == g), 0, 0)).astype(value.dtype)
+
+    def inject(primals, tangents):
+        x, g = primals
+        if isinstance(tangents[0], SymbolicZero):
+            # x is not differentiated here. If it never is, g plays no part; if it is later, that is a second
+            # derivative.
+            return zero(x, g), jnp.sum(once(jnp.zeros_like(x), x)).astype(value.dtype)
+        return zero(x, g), jnp.sum(widen(once(g, x)) * widen(tangents[0])).astype(value.dtype)
+
+    zero.defjvp(inject, symbolic_zeros=True)
+    return value + zero(x, gradient)

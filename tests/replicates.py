@@ -6,6 +6,7 @@ A claim that something is unbiased must come out below ``FAR`` standard errors, 
 fixed keys both are deterministic, and what they were seen to be leaves a wide gap: about 3 against 20 and more.
 """
 
+import inspect
 import itertools
 from typing import Any, NamedTuple
 
@@ -53,6 +54,12 @@ def estimate(row, key, dist, f, **options):
     if row.initial_state is None:
         return row.estimate(key, dist, f, **options)
     return row.estimate(key, dist, f, row.initial_state(), **options)[0]
+
+
+def default_num_samples(row):
+    """How many draws an estimator makes unless it is told; None if it makes none."""
+    parameter = inspect.signature(row.estimate).parameters.get("num_samples")
+    return parameter and parameter.default
 
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)

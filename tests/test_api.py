@@ -61,7 +61,7 @@ FORBIDDEN = {
     "deterministic",
 }
 # A label in an error message, and not the name of a behaviour.
-STRING_OPTION = {"gradients.first_order_only": "name"}
+STRING_OPTION = {"gradients.first_order_only": "name", "gradients.with_gradient": "name"}
 # They need a library that need not be there.
 NO_DOCTEST = {"distributions.from_distrax", "distributions.from_numpyro"}
 

@@ -19,22 +19,34 @@ from programs import example
 from jaxlab import distributions, estimators, gumbel, moments
 from jaxlab.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, Poisson
 
-ESTIMATORS = list(estimators.ESTIMATORS.values())
+TABLES = (estimators.ESTIMATORS, estimators.BOUNDS)
+ESTIMATORS = {name: row for table in TABLES for name, row in table.items()}
 THREE = jnp.ones(3)
 
 # What each distribution can do, and what each capability takes, spelled out: the library finds both by itself.
+SCORED, RELAXED = {"sample", "log_prob"}, {"perturb", "soften", "harden"}
+FLIPPED = {"mean", "neighbours", "site_costs", "covariance_product"}
+DISCRETE = SCORED | RELAXED | FLIPPED | {"perturb_given", "support"}
 CAPABLE = (
-    (Bernoulli(THREE), {"sample", "log_prob", "mean", "perturb", "soften", "harden", "support"}),
-    (Categorical(jnp.ones((2, 3))), {"sample", "log_prob", "mean", "perturb", "soften", "harden", "support"}),
-    (Normal(THREE, THREE), {"sample", "log_prob", "mean", "reparameterize"}),
-    (Poisson(THREE), {"sample", "log_prob", "mean"}),
+    (Bernoulli(THREE), DISCRETE | {"Bernoulli"}),
+    (Categorical(jnp.ones((2, 3))), DISCRETE | {"Categorical"}),
+    (Normal(THREE, THREE), SCORED | {"mean", "reparameterize", "Normal"}),
+    (Poisson(THREE), SCORED | {"mean", "Poisson"}),
 )
 TAKES = {
-    "Scored": {"sample", "log_prob"},
+    "Scored": SCORED,
     "Reparameterizable": {"reparameterize"},
-    "Relaxable": {"perturb", "soften", "harden"},
-    "Enumerable": {"sample", "log_prob", "support"},
-    "MeanValued": {"sample", "log_prob", "mean"},
+    "ScoredPath": SCORED | {"reparameterize"},
+    "Relaxable": RELAXED,
+    "Conditionable": SCORED | RELAXED | {"perturb_given"},
+    "Flippable": SCORED | RELAXED | FLIPPED,
+    "Enumerable": SCORED | {"support"},
+    "MeanValued": SCORED | {"mean"},
+    # One family and no other: its parameters enter the estimator's formula.
+    "Bernoulli": {"Bernoulli"},
+    "Categorical": {"Categorical"},
+    "Normal": {"Normal"},
+    "Poisson": {"Poisson"},
 }
 TWO_PARAMETERS = ("Normal", "Logistic", "Gumbel", "Laplace", "Gamma", "Beta")
 ONE_PARAMETER = ("Exponential", "Dirichlet", "Bernoulli", "Categorical", "Poisson")
@@ -98,7 +110,7 @@ COUNTS = {"num_samples", "num_iterations"}
 @over(case for case in CASES if COUNTS & set(case.arguments))
 def test_count_must_be_large_enough(case: Case):
     (count,) = COUNTS & set(case.arguments)
-    row = estimators.ESTIMATORS.get(case.name.removeprefix("estimators."))
+    row = ESTIMATORS.get(case.name.removeprefix("estimators."))
     least = row.minimal_num_samples if row else 1
     refuses(ValueError, f"{count} must be at least {least}; got {least - 1}", case, **{count: least - 1})
     if row:  # elsewhere jaxtyping's hook speaks first
@@ -114,7 +126,7 @@ def fitting(row: estimators.Estimator):
     return next(dist for dist, methods in CAPABLE if TAKES[row.needs.__name__] <= methods)
 
 
-@pytest.mark.parametrize("row", ESTIMATORS, ids=named)
+@pytest.mark.parametrize("row", ESTIMATORS.values(), ids=named)
 @pytest.mark.parametrize(
     ("f", "error", "message"),
     [
@@ -128,27 +140,32 @@ def fitting(row: estimators.Estimator):
     ids=["vector", "integer", "string", "nothing", "pair", "no function"],
 )
 def test_f_must_return_a_scalar(row, f, error, message):
+    message = message.replace("f must", "log_joint must" if row.name in estimators.BOUNDS else "f must", 1)
     with pytest.raises(error, match=f"^{row.name}: {message}"):
         call(row, fitting(row), f)
 
 
-@pytest.mark.parametrize("row", ESTIMATORS, ids=named)
+@pytest.mark.parametrize("row", ESTIMATORS.values(), ids=named)
 def test_f_must_return_a_pair_where_it_has_auxiliary_values(row):
-    with pytest.raises(TypeError, match=rf"^{row.name}: f must return \(scalar, aux\) when has_aux is True; got"):
+    with pytest.raises(
+        TypeError, match=rf"^{row.name}: (f|log_joint) must return \(scalar, aux\) when has_aux is True; got"
+    ):
         call(row, fitting(row), jnp.sum, has_aux=True)
 
 
-@pytest.mark.parametrize("row", ESTIMATORS, ids=named)
+@pytest.mark.parametrize("row", ESTIMATORS.values(), ids=named)
 @pytest.mark.parametrize(("dist", "methods"), CAPABLE, ids=[named(dist) for dist, _ in CAPABLE])
 def test_missing_capability_is_named(row, dist, methods):
     takes = TAKES[row.needs.__name__]
     if takes <= methods:
         assert jax.tree.leaves(jax.eval_shape(lambda: call(row, dist, jnp.sum)))[0].shape == ()
         return
-    offered = ", ".join(other.name for other in ESTIMATORS if TAKES[other.needs.__name__] <= methods)
+    (table,) = (table for table in TABLES if row.name in table)
+    fitting_rows = (other.name for other in table.values() if TAKES[other.needs.__name__] <= methods)
+    lacks = "" if row.needs.__name__ in takes else f", which has no {', '.join(sorted(takes - methods))}"
     message = (
-        f"{row.name}: dist must be {row.needs.__name__}; got {type(dist).__name__}, which has no"
-        f" {', '.join(sorted(takes - methods))}. Estimators for it: {offered}"
+        f"{row.name}: dist must be {row.needs.__name__}; got {type(dist).__name__}{lacks}."
+        f" Estimators for it: {', '.join(fitting_rows) or 'none'}"
     )
     with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         call(row, dist, jnp.sum)

@@ -1,5 +1,6 @@
 """Estimators under JAX's transformations and inside each other: orders of derivatives, layers, batches, limits."""
 
+import math
 import re
 
 import jax
@@ -11,6 +12,7 @@ from replicates import (
     FAR,
     FairBits,
     agrees,
+    default_num_samples,
     estimate,
     expected_over_bits,
     largest_z,
@@ -21,7 +23,7 @@ from replicates import (
 )
 
 from jaxlab import estimators, moments
-from jaxlab.distributions import Bernoulli, Categorical, Normal
+from jaxlab.distributions import Bernoulli, Categorical, Enumerable, Normal, Scored
 from jaxlab.estimators import ESTIMATORS
 
 LOGITS = jnp.array([-1.2, 0.3, 0.9])
@@ -30,7 +32,8 @@ BITS, NORMAL = Bernoulli(LOGITS), Normal(LOGITS, jnp.array([0.5, 1.0, 1.5]))
 ROWS = list(ESTIMATORS.values())
 FITTING = [(row, BITS if isinstance(BITS, row.needs) else NORMAL) for row in ROWS]
 FIRST_ORDER = [row for row in ROWS if row.derivative_order == 1]
-SCORE = [row for row in ROWS if row.derivative_evaluations(1) == 0 and row.minimal_num_samples > 0]
+SCORE = [row for row in ROWS if row.needs is Scored and row.derivative_order == math.inf]
+ANY_ORDER = [row for row in ROWS if row.unbiased_gradient and row.derivative_order == math.inf and row not in SCORE]
 
 
 def named(x):
@@ -87,6 +90,16 @@ def test_the_hessian_of_sampled_bits_is_unbiased():
 
     hessians = replicate(lambda key: jax.hessian(loss)(LOGITS, key))
     assert largest_z(hessians, jax.hessian(expectation_of_smooth)(LOGITS)) < FAR
+
+
+@pytest.mark.parametrize("row", [row for row in ANY_ORDER if isinstance(BITS, row.needs)], ids=named)
+def test_the_hessian_is_unbiased_where_every_order_is_claimed(row):
+    def loss(logits, key):
+        return estimate(row, key, Bernoulli(logits), lambda b: smooth(b, THETA), **options)
+
+    options = {"scale": -0.5} if "scale" in row.tunable else {}
+    hessians = replicate(lambda key: jax.hessian(loss)(LOGITS, key))
+    assert agrees(hessians, jax.hessian(expectation_of_smooth)(LOGITS))
 
 
 def test_the_hessian_along_the_path_is_unbiased():
@@ -152,7 +165,8 @@ def test_what_f_closes_over_has_a_hessian_also_with_a_first_order_draw(row):
         return estimate(row, jax.random.key(0), Bernoulli(logits), lambda b: smooth(b, theta))
 
     _, draws = estimate(row, jax.random.key(0), BITS, lambda b: (b.sum(), b), has_aux=True)
-    expected = jax.jit(jax.hessian(lambda theta: smooth(draws[0], theta)))(THETA)
+    mean = jax.jit(jax.hessian(lambda theta: jnp.mean(jax.vmap(lambda b: smooth(b, theta))(draws))))
+    expected = mean(THETA)
     np.testing.assert_allclose(jax.jit(jax.hessian(loss))(THETA, LOGITS), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -178,10 +192,10 @@ def test_forward_mode_value_and_grad_and_aux_agree(row, dist):
     reverse, forward = both_modes(leaves, THETA)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), reverse, forward)
     value, aux, _ = reverse
-    # One auxiliary value for each evaluation of f: for each sample, or for each of the eight values.
-    num_evaluations = row.evaluations(row.minimal_num_samples or 8)
-    assert (aux["draw"].shape, aux["three"].shape) == ((num_evaluations, 3), (num_evaluations, 3))
-    if row.minimal_num_samples > 0:
+    # Auxiliary values for each sample, or for each of the eight values.
+    num_draws = default_num_samples(row) or 8
+    assert (aux["draw"].shape, aux["three"].shape) == ((num_draws, 3), (num_draws, 3))
+    if row.needs is not Enumerable:  # whose draws have weights
         np.testing.assert_allclose(value, np.mean([smooth(x, THETA) for x in aux["draw"]]), rtol=1e-5)
 
 
@@ -357,24 +371,27 @@ CERTAIN = {"bits": jnp.array([jnp.inf, -jnp.inf, 0.3]), "categories": jnp.array(
 
 @pytest.mark.parametrize("row", [row for row, dist in FITTING if dist is BITS], ids=named)
 def test_gradients_at_infinite_logits_are_finite(row):
+    families = {"bits": Bernoulli, "categories": Categorical}
+    fitting = {name: family for name, family in families.items() if isinstance(family(CERTAIN[name]), row.needs)}
+
     def gradients(key):
         def loss(logits):
-            values = (
-                estimate(row, jax.random.fold_in(key, 0), Bernoulli(logits["bits"]), lambda b: smooth(b, THETA)),
-                estimate(
-                    row, jax.random.fold_in(key, 1), Categorical(logits["categories"]), lambda z: smooth(z, THETA)
-                ),
-            )
+            values = [
+                estimate(row, jax.random.fold_in(key, number), family(logits[name]), lambda b: smooth(b, THETA))
+                for number, (name, family) in enumerate(fitting.items())
+            ]
             return sum(values), values
 
-        return jax.grad(loss, has_aux=True)(CERTAIN)
+        return jax.grad(loss, has_aux=True)({name: CERTAIN[name] for name in fitting})
 
     gradient, values = replicate(gradients, num_replicates=100)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradient, values)))
-    # What is certain has no gradient, and what is not has one.
-    assert np.all(np.asarray(gradient["bits"])[:, :2] == 0)
-    assert np.all(np.asarray(gradient["categories"]) == 0)
-    assert np.any(np.asarray(gradient["bits"])[:, 2] != 0)
+    # What is certain has no gradient (or that of a probability that stands for 0), and what is not has one; but ARM
+    # multiplies the costs with the noise of certain bits too, for nothing.
+    assert (np.abs(gradient["bits"])[:, :2].max() < 1e-25) == (row.name != "arm")
+    assert np.abs(gradient["bits"])[:, 2].max() > 0.01
+    if "categories" in fitting:
+        assert np.abs(gradient["categories"]).max() < 1e-25
 
 
 def test_chunks_bound_the_memory_of_the_exact_expectation_and_leave_its_value():

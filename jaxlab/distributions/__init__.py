@@ -19,7 +19,16 @@ from jaxlab.distributions.adapters import (
     from_distrax,
     from_numpyro,
 )
-from jaxlab.distributions.capabilities import Enumerable, MeanValued, Relaxable, Reparameterizable, Scored
+from jaxlab.distributions.capabilities import (
+    Conditionable,
+    Enumerable,
+    Flippable,
+    MeanValued,
+    Relaxable,
+    Reparameterizable,
+    Scored,
+    ScoredPath,
+)
 from jaxlab.distributions.continuous import Exponential, Gumbel, Laplace, Logistic, MultivariateNormal, Normal
 from jaxlab.distributions.discrete import Bernoulli, Categorical, Poisson
 from jaxlab.distributions.gamma import Beta, Dirichlet, Gamma
@@ -31,9 +40,11 @@ __all__ = [
     "Bernoulli",
     "Beta",
     "Categorical",
+    "Conditionable",
     "Dirichlet",
     "Enumerable",
     "Exponential",
+    "Flippable",
     "Gamma",
     "Gumbel",
     "Laplace",
@@ -45,6 +56,7 @@ __all__ = [
     "Relaxable",
     "Reparameterizable",
     "Scored",
+    "ScoredPath",
     "from_distrax",
     "from_numpyro",
 ]

@@ -9,7 +9,16 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-__all__ = ["Enumerable", "MeanValued", "Relaxable", "Reparameterizable", "Scored"]
+__all__ = [
+    "Conditionable",
+    "Enumerable",
+    "Flippable",
+    "MeanValued",
+    "Relaxable",
+    "Reparameterizable",
+    "Scored",
+    "ScoredPath",
+]
 
 
 @runtime_checkable
@@ -35,6 +44,11 @@ class Reparameterizable(Protocol):
 
 
 @runtime_checkable
+class ScoredPath(Scored, Reparameterizable, Protocol):
+    """Both Scored and Reparameterizable."""
+
+
+@runtime_checkable
 class Relaxable(Protocol):
     """A discrete draw is the hard end of a continuous one."""
 
@@ -48,6 +62,40 @@ class Relaxable(Protocol):
 
     def harden(self, perturbed: Any) -> Any:
         """The discrete draw that belongs to it, a constant to ``jax.grad``."""
+        ...
+
+
+@runtime_checkable
+class Conditionable(Relaxable, Scored, Protocol):
+    """The continuous variable behind a draw can be drawn anew, given the draw."""
+
+    logits: Any  # what the noise is added to
+
+    def perturb_given(self, key: PRNGKeyArray, value: Any) -> Any:
+        """The continuous variable behind ``value``, differentiable with respect to the parameters."""
+        ...
+
+
+@runtime_checkable
+class Flippable(Relaxable, Scored, Protocol):
+    """A product of sites with few values each, parameterised by logits: a draw can be changed at one site."""
+
+    logits: Any
+
+    def mean(self) -> Any:
+        """The probabilities."""
+        ...
+
+    def neighbours(self, value: Any) -> Any:
+        """All values that differ from ``value`` at exactly one site, along a new first axis."""
+        ...
+
+    def site_costs(self, cost: Any, neighbour_costs: Any, value: Any) -> Any:
+        """The costs of ``value`` and its neighbours, arranged as a derivative with respect to the value."""
+        ...
+
+    def covariance_product(self, probabilities: Any, direction: Any) -> Any:
+        """The covariance of a draw with these probabilities, times ``direction``."""
         ...
 
 

@@ -109,6 +109,50 @@ class Bernoulli(NamedTuple):
         _check.same_shape("Bernoulli.harden", perturbed=perturbed, logits=self.logits)
         return (perturbed > 0).astype(self.logits.dtype)
 
+    @jit()
+    def perturb_given(self, key: PRNGKeyArray, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        r"""Perturbed logits in float32 given their bits: above 0 for a one, below for a zero.
+
+        .. math:: z = s \big(\mathrm{softplus}(s\phi) - \log w + \log(1 - w\,\sigma(s\phi))\big), \qquad s = 2 b - 1,
+                  \quad w \sim \mathrm{Uniform}(0, 1)
+
+        Gradient:
+          Exact along this path, with the bits held fixed; none reaches ``value``.
+
+        Raises:
+          ValueError: if ``value`` has not the shape of ``logits``.
+        """
+        _check.same_shape("Bernoulli.perturb_given", value=value, logits=self.logits)
+        sign = 2 * widen(lax.stop_gradient(value)) - 1
+        logits = sign * widen(self.logits)
+        uniform = jax.random.uniform(key, logits.shape, logits.dtype, minval=jnp.finfo(logits.dtype).tiny)
+        inverse = jax.nn.softplus(logits) - jnp.log(uniform) + jnp.log1p(-uniform * jax.nn.sigmoid(logits))
+        return sign * inverse
+
+    @jit()
+    def covariance_product(
+        self, probabilities: Float[Array, "*shape"], direction: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        r"""The covariance of bits with these probabilities, times ``direction``: :math:`q (1 - q) v`.
+
+        Gradient: exact.
+        """
+        return probabilities * (1 - probabilities) * direction
+
+    @jit()
+    def neighbours(self, value: Float[Array, "*shape"]) -> Float[Array, "d *shape"]:
+        """The d values that differ from ``value`` in one bit, along a new first axis. Gradient: exact."""
+        flips = jnp.eye(value.size, dtype=bool).reshape(value.size, *value.shape)
+        return jnp.where(flips, 1 - value[None], value[None])
+
+    @jit()
+    def site_costs(
+        self, cost: Float[Array, ""], neighbour_costs: Float[Array, "d"], value: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """The cost with each bit one less the cost with it zero, the other bits as in ``value``. Gradient: exact."""
+        differences = (cost - neighbour_costs).reshape(value.shape)
+        return (2 * value - 1).astype(differences.dtype) * differences
+
     def support(self) -> Float[Array, "states *shape"]:
         """All 2 ** d values, along a new first axis, the last bit changing fastest.
 
@@ -194,6 +238,53 @@ class Categorical(NamedTuple):
         """The one-hot argmax of each row, the first one on ties. Gradient: none, a constant."""
         _check.same_shape("Categorical.harden", perturbed=perturbed, logits=self.logits)
         return jax.nn.one_hot(jnp.argmax(perturbed, -1), perturbed.shape[-1], dtype=self.logits.dtype)
+
+    @jit()
+    def perturb_given(self, key: PRNGKeyArray, value: Float[Array, "*shape k"]) -> Float[Array, "*shape k"]:
+        """Perturbed logits in float32 given their argmax (:func:`jaxlab.gumbel.conditional_gumbel`).
+
+        Gradient:
+          Exact along this path, with the categories held fixed; none reaches ``value``.
+
+        Raises:
+          ValueError: if ``value`` has not the shape of ``logits``.
+        """
+        _check.same_shape("Categorical.perturb_given", value=value, logits=self.logits)
+        return gumbel.conditional_gumbel(key, self.logits, jnp.argmax(value, -1))
+
+    @jit()
+    def covariance_product(
+        self, probabilities: Float[Array, "*shape k"], direction: Float[Array, "*shape k"]
+    ) -> Float[Array, "*shape k"]:
+        r"""The covariance of one-hot rows with these probabilities, times ``direction``: :math:`q (v - q^\top v)`.
+
+        Gradient: exact.
+        """
+        return probabilities * (direction - jnp.sum(probabilities * direction, -1, keepdims=True))
+
+    @jit()
+    def neighbours(self, value: Float[Array, "*shape k"]) -> Float[Array, "m *shape k"]:
+        """The values that differ from ``value`` in one row: row by row, its category moved on by 1 ... k - 1.
+
+        Gradient: exact.
+        """
+        num_categories = value.shape[-1]
+        rows = value.reshape(-1, num_categories)
+        moved = jnp.stack([jnp.roll(rows, step, -1) for step in range(1, num_categories)], 1)  # [rows, k - 1, k]
+        here = jnp.eye(len(rows), dtype=bool)[:, None, :, None]  # [changed row, 1, row, 1]
+        return jnp.where(here, moved[:, :, None, :], rows[None, None]).reshape(-1, *value.shape)
+
+    @jit()
+    def site_costs(
+        self, cost: Float[Array, ""], neighbour_costs: Float[Array, "m"], value: Float[Array, "*shape k"]
+    ) -> Float[Array, "*shape k"]:
+        """The cost with each row in each category, the other rows as in ``value``. Gradient: exact."""
+        num_categories = value.shape[-1]
+        moved = neighbour_costs.reshape(-1, num_categories - 1)
+        by_step = jnp.concatenate([jnp.broadcast_to(cost, (len(moved), 1)), moved], 1)
+        current = jnp.argmax(value.reshape(-1, num_categories), -1)
+        steps = (jnp.arange(num_categories)[None] - current[:, None]) % num_categories
+        return jnp.take_along_axis(by_step, steps, -1).reshape(value.shape)
 
     def support(self) -> Float[Array, "states *shape k"]:
         """All values, along a new first axis, the last row's category changing fastest.

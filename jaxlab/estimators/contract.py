@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxlab import _check
 from jaxlab.distributions import Scored
 
-__all__ = ["ESTIMATORS", "Estimator"]
+__all__ = ["BOUNDS", "ESTIMATORS", "Estimator"]
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -26,9 +26,8 @@ Estimate: TypeAlias = Any
 class Estimator:
     """One row of :data:`ESTIMATORS`: what the estimator needs, what it claims, what it costs.
 
-    ``num_samples`` in ``evaluations`` stands for the number of states where ``minimal_num_samples`` is 0, that is where
-    the estimator takes no samples at all. Evaluations of f' are those with respect to the draw; what f closes over is
-    differentiated in each evaluation anyway.
+    ``minimal_num_samples`` is 0 where an estimator takes no samples at all. Evaluations of f' are those with respect to
+    the draw; what f closes over is differentiated in each evaluation anyway.
     """
 
     name: str
@@ -37,9 +36,10 @@ class Estimator:
     unbiased_value: bool
     unbiased_gradient: bool
     derivative_order: int | float  # math.inf, or the highest valid one; a higher one raises
-    evaluations: Callable[[int], int]  # of f, by num_samples
-    derivative_evaluations: Callable[[int], int]  # of f' with respect to the draw, by num_samples
+    evaluations: Callable[[int, Any], int]  # of f, by num_samples and distribution
+    derivative_evaluations: Callable[[int, Any], int]  # of f' with respect to the draw, by the same
     minimal_num_samples: int
+    samples_in_groups_of: int = 1  # num_samples must be a multiple of it
     relaxed_draws: bool = False  # f sees draws between the discrete values
     tunable: tuple[str, ...] = ()  # options whose value changes bias or variance
     initial_state: Callable[[], Any] | None = None  # then: estimate(key, dist, f, state, ...) -> (value, state)
@@ -48,6 +48,14 @@ class Estimator:
 #: Every estimator by name, in the order of the documentation. The tests and the benchmarks run over this table.
 ESTIMATORS: dict[str, Estimator] = {}
 
+#: Likewise for the bounds of several samples, whose value is not the expectation of f.
+BOUNDS: dict[str, Estimator] = {}
+
+
+def is_capable(needs: type, dist: Any) -> bool:
+    """Whether ``dist`` has the methods of the protocol ``needs``, or is of that one family."""
+    return not capabilities_missing(needs, dist) if getattr(needs, "_is_protocol", False) else isinstance(dist, needs)
+
 
 def capabilities_missing(needs: type, dist: Any) -> list[str]:
     """The methods of the protocol ``needs`` that ``dist`` does not have."""
@@ -55,21 +63,23 @@ def capabilities_missing(needs: type, dist: Any) -> list[str]:
     return sorted(name for name in methods if not callable(getattr(dist, name, None)))
 
 
-def check_capability(row: Estimator, dist: Any) -> None:
+def check_capability(row: Estimator, dist: Any, table: dict[str, Estimator]) -> None:
     """Raises the TypeError that names what ``dist`` lacks and which estimators would take it."""
-    missing = capabilities_missing(row.needs, dist)
-    if missing:
-        fitting = [other.name for other in ESTIMATORS.values() if not capabilities_missing(other.needs, dist)]
+    if not is_capable(row.needs, dist):
+        is_protocol = getattr(row.needs, "_is_protocol", False)
+        lacks = f", which has no {', '.join(capabilities_missing(row.needs, dist))}" if is_protocol else ""
+        fitting = [other.name for other in table.values() if is_capable(other.needs, dist)]
         raise TypeError(
-            f"{row.name}: dist must be {row.needs.__name__}; got {type(dist).__name__}, which has no"
-            f" {', '.join(missing)}. Estimators for it: {', '.join(fitting) or 'none'}"
+            f"{row.name}: dist must be {row.needs.__name__}; got {type(dist).__name__}{lacks}."
+            f" Estimators for it: {', '.join(fitting) or 'none'}"
         )
 
 
-def estimator(**claims: Any) -> Callable[[Function], Function]:
+def estimator(*, table: dict[str, Estimator] = ESTIMATORS, **claims: Any) -> Callable[[Function], Function]:
     """Puts a function into :data:`ESTIMATORS` under its own name, and checks its arguments at every call.
 
     Args:
+      table: where the row goes: :data:`ESTIMATORS` or :data:`BOUNDS`.
       **claims: the fields of :class:`Estimator` but ``name`` and ``estimate``.
 
     Returns:
@@ -79,6 +89,7 @@ def estimator(**claims: Any) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         name = function.__name__
         signature = inspect.signature(function)
+        cost = list(signature.parameters)[2]  # after key and dist: f, or log_joint
 
         @functools.wraps(function)
         def checked(*args, **kwargs):
@@ -86,17 +97,18 @@ def estimator(**claims: Any) -> Callable[[Function], Function]:
             arguments.apply_defaults()
             options = arguments.arguments
             _check.key(name, options["key"])
-            check_capability(row, options["dist"])
-            if not callable(options["f"]):
-                raise TypeError(f"{name}: f must be a function of one draw; got {type(options['f']).__name__}")
+            check_capability(row, options["dist"], table)
+            if not callable(options[cost]):
+                raise TypeError(f"{name}: {cost} must be a function of one draw; got {type(options[cost]).__name__}")
             if "num_samples" in options:
                 _check.at_least(name, "num_samples", options["num_samples"], row.minimal_num_samples)
+                _check.multiple_of(name, "num_samples", options["num_samples"], row.samples_in_groups_of)
             if "temperature" in options:
                 _check.positive(name, "temperature", options["temperature"])
             return function(*args, **kwargs)
 
         row = Estimator(name=name, estimate=checked, **claims)
-        ESTIMATORS[name] = row
+        table[name] = row
         return checked  # pyright: ignore[reportReturnType]
 
     return decorate
@@ -128,30 +140,35 @@ def draw_samples(key: PRNGKeyArray, dist: Scored, num_samples: int) -> Any:
     return lax.stop_gradient(draw_each(dist.sample, key, num_samples))
 
 
-def evaluate(name: str, f: Callable[[Any], Any], draws: Any, has_aux: bool) -> tuple[Float[Array, "n"], Any]:
+def evaluate(
+    name: str, f: Callable[[Any], Any], draws: Any, has_aux: bool, argument: str = "f"
+) -> tuple[Float[Array, "n"], Any]:
     """The values of ``f`` at each of the draws, and its auxiliary values (None without ``has_aux``)."""
-    return for_each(functools.partial(evaluate_one, name, f, has_aux), draws)
+    return for_each(functools.partial(evaluate_one, name, f, has_aux, argument=argument), draws)
 
 
-def evaluate_one(name: str, f: Callable[[Any], Any], has_aux: bool, draw: Any) -> tuple[Float[Array, ""], Any]:
-    """The value of ``f`` at one draw; raises unless it is one real scalar."""
+def evaluate_one(
+    name: str, f: Callable[[Any], Any], has_aux: bool, draw: Any, argument: str = "f"
+) -> tuple[Float[Array, ""], Any]:
+    """The value of ``f`` at one draw; raises unless it is one real scalar. Errors call f ``argument``."""
     returned = f(draw)
     if has_aux and not (isinstance(returned, tuple) and len(returned) == 2):
-        raise TypeError(f"{name}: f must return (scalar, aux) when has_aux is True; got {type(returned).__name__}")
+        got = type(returned).__name__
+        raise TypeError(f"{name}: {argument} must return (scalar, aux) when has_aux is True; got {got}")
     value, aux = returned if has_aux else (returned, None)
     if not hasattr(value, "dtype") and not isinstance(value, (int, float)):
         raise TypeError(
-            f"{name}: f must return one scalar (or with has_aux=True a pair of a scalar and anything);"
+            f"{name}: {argument} must return one scalar (or with has_aux=True a pair of a scalar and anything);"
             f" got {type(value).__name__}"
         )
     value = jnp.asarray(value)
     if value.shape != ():
         raise ValueError(
-            f"{name}: f must return one scalar, of shape (), for one draw; got shape {value.shape}"
+            f"{name}: {argument} must return one scalar, of shape (), for one draw; got shape {value.shape}"
             " (a batch of examples is a jax.vmap over this estimator)"
         )
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{name}: f must return a floating-point scalar; got {value.dtype}")
+        raise TypeError(f"{name}: {argument} must return a floating-point scalar; got {value.dtype}")
     return value, aux
 
 

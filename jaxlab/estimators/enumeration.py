@@ -23,8 +23,8 @@ __all__ = ["exact"]
     unbiased_value=True,
     unbiased_gradient=True,
     derivative_order=math.inf,
-    evaluations=lambda num_states: num_states,
-    derivative_evaluations=lambda num_states: 0,
+    evaluations=lambda num_samples, dist: len(dist.support()),
+    derivative_evaluations=lambda num_samples, dist: 0,
     minimal_num_samples=0,
 )
 def exact(

@@ -18,8 +18,8 @@ __all__ = ["reparameterized"]
     unbiased_value=True,
     unbiased_gradient=True,
     derivative_order=math.inf,
-    evaluations=lambda num_samples: num_samples,
-    derivative_evaluations=lambda num_samples: num_samples,
+    evaluations=lambda num_samples, dist: num_samples,
+    derivative_evaluations=lambda num_samples, dist: num_samples,
     minimal_num_samples=1,
 )
 def reparameterized(

@@ -23,8 +23,8 @@ __all__ = ["gumbel_softmax", "straight_through_gumbel", "straight_through_mean"]
     unbiased_value=False,
     unbiased_gradient=False,
     derivative_order=math.inf,
-    evaluations=lambda num_samples: num_samples,
-    derivative_evaluations=lambda num_samples: num_samples,
+    evaluations=lambda num_samples, dist: num_samples,
+    derivative_evaluations=lambda num_samples, dist: num_samples,
     minimal_num_samples=1,
     relaxed_draws=True,
     tunable=("temperature",),
@@ -93,8 +93,8 @@ def gumbel_softmax(
     unbiased_value=True,
     unbiased_gradient=False,
     derivative_order=1,
-    evaluations=lambda num_samples: num_samples,
-    derivative_evaluations=lambda num_samples: num_samples,
+    evaluations=lambda num_samples, dist: num_samples,
+    derivative_evaluations=lambda num_samples, dist: num_samples,
     minimal_num_samples=1,
     tunable=("temperature",),
 )
@@ -162,8 +162,8 @@ def straight_through_gumbel(
     unbiased_value=True,
     unbiased_gradient=False,
     derivative_order=1,
-    evaluations=lambda num_samples: num_samples,
-    derivative_evaluations=lambda num_samples: num_samples,
+    evaluations=lambda num_samples, dist: num_samples,
+    derivative_evaluations=lambda num_samples, dist: num_samples,
     minimal_num_samples=1,
 )
 def straight_through_mean(

@@ -49,8 +49,8 @@ def with_baseline(
     unbiased_value=True,
     unbiased_gradient=True,
     derivative_order=math.inf,
-    evaluations=lambda num_samples: num_samples,
-    derivative_evaluations=lambda num_samples: 0,
+    evaluations=lambda num_samples, dist: num_samples,
+    derivative_evaluations=lambda num_samples, dist: 0,
     minimal_num_samples=1,
     tunable=("baseline",),
 )
@@ -117,8 +117,8 @@ def reinforce(
     unbiased_value=True,
     unbiased_gradient=True,
     derivative_order=math.inf,
-    evaluations=lambda num_samples: num_samples,
-    derivative_evaluations=lambda num_samples: 0,
+    evaluations=lambda num_samples, dist: num_samples,
+    derivative_evaluations=lambda num_samples, dist: 0,
     minimal_num_samples=1,
     tunable=("decay",),
     initial_state=moving_average,
@@ -185,8 +185,8 @@ def reinforce_moving_average(
     unbiased_value=True,
     unbiased_gradient=True,
     derivative_order=math.inf,
-    evaluations=lambda num_samples: num_samples,
-    derivative_evaluations=lambda num_samples: 0,
+    evaluations=lambda num_samples, dist: num_samples,
+    derivative_evaluations=lambda num_samples, dist: 0,
     minimal_num_samples=2,
 )
 def leave_one_out(

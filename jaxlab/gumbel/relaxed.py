@@ -7,13 +7,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxlab import _check
 from jaxlab._jit import jit
-from jaxlab.gumbel.noise import perturb, perturb_binary
+from jaxlab.gumbel.noise import finite_above, perturb, perturb_binary
 
 __all__ = ["binary_concrete", "concrete", "log_concrete"]
 
 
 def log_softmax_at(perturbed: Float[Array, "..."], *, temperature: ScalarLike, axis: int) -> Float[Array, "..."]:
     """``log_softmax(perturbed / temperature)``, shifted first so that no division overflows to NaN."""
+    perturbed = finite_above(perturbed)
     shifted = perturbed - lax.stop_gradient(perturbed.max(axis, keepdims=True))
     # An impossible category stays impossible, and passes no 0 * inf to the gradient of the temperature; one beside a
     # certain category becomes impossible in this division.

@@ -21,6 +21,15 @@ from jaxlab.distributions import (
 )
 
 
+def num_neighbours(dist: Any) -> int:
+    """How many values differ from one at one site."""
+    rows, categories = dist.logits.size, 2
+    if isinstance(dist, Categorical):
+        categories = dist.logits.shape[-1]
+        rows //= categories
+    return rows * (categories - 1)
+
+
 def family(
     dist: Any, value: np.ndarray, *extremes: tuple[Any, np.ndarray], path: tuple[str, ...] = ("self",)
 ) -> tuple[Case, ...]:
@@ -51,6 +60,22 @@ def family(
                 exact=("perturbed", "temperature"),
                 wide=("perturbed",),
                 extremes=ends + COLD,
+            ),
+        ]
+    if hasattr(dist, "neighbours"):
+        costs = np.resize(f32(0.5, -1.25, 2.0), num_neighbours(dist))
+        rows += [
+            Case(f"{name}.perturb_given", {**me, "value": value}, exact=("self",), results=("wide",), extremes=pairs),
+            Case(f"{name}.neighbours", {**me, "value": value}, exact=("value",)),
+            Case(
+                f"{name}.site_costs",
+                {**me, "cost": np.float32(0.5), "neighbour_costs": costs, "value": value},
+                exact=("cost", "neighbour_costs", "value"),
+            ),
+            Case(
+                f"{name}.covariance_product",
+                {**me, "probabilities": abs(value) / 2, "direction": dist.logits},
+                exact=("probabilities", "direction"),
             ),
         ]
     if hasattr(dist, "support"):

@@ -12,25 +12,48 @@ from jaxlab import estimators
 from jaxlab.distributions import (
     Bernoulli,
     Categorical,
+    Conditionable,
     Enumerable,
+    Flippable,
     MeanValued,
     Normal,
     Relaxable,
     Reparameterizable,
     Scored,
+    ScoredPath,
 )
 
 # Every estimator with distributions that need not be capable of more. (How good they are: ``test_estimators.py``.)
 REPRESENTATIVES = {
     Scored: (Normal(LOGITS, SCALE),),
     Reparameterizable: (Normal(LOGITS, SCALE),),
+    ScoredPath: (Normal(LOGITS, SCALE),),
     MeanValued: (Bernoulli(LOGITS),),
     Relaxable: (Bernoulli(LOGITS), CATEGORY),
+    Conditionable: (Bernoulli(LOGITS), CATEGORY),
+    Flippable: (Bernoulli(LOGITS), CATEGORY),
     Enumerable: (CATEGORY,),
+    Bernoulli: (Bernoulli(LOGITS),),
 }
 HARDEST = {Bernoulli: Bernoulli(HUGE), Categorical: Categorical(1e4 * ROWS), Normal: Normal(HUGE, NARROW)}
-OPTIONS = {"temperature": 0.5, "baseline": 0.25, "decay": 0.75, "num_samples": 3}
-PATHWISE = {"exact", "gumbel_softmax", "reparameterized"}  # their value is a differentiable function of all data
+
+
+def network(parameters, perturbed):
+    """A control variate that is learned: its parameters are in any dtype, what it sees is in float32."""
+    return jnp.sum(jnp.tanh(jnp.asarray(parameters).astype(perturbed.dtype) * perturbed))
+
+
+OPTIONS = {
+    "temperature": 0.5,
+    "baseline": 0.25,
+    "decay": 0.75,
+    "num_samples": 4,
+    "scale": 0.25,
+    "network": network,
+    "parameters": 0.5,
+}
+# Their value is a differentiable function of all data.
+PATHWISE = {"exact", "gumbel_softmax", "reparameterized", "iwae", "renyi"}
 
 
 def estimator_case(row: estimators.Estimator, dist: Any) -> Case:
@@ -49,7 +72,7 @@ def estimator_case(row: estimators.Estimator, dist: Any) -> Case:
         f"estimators.{row.name}",
         {"dist": dist, "weights": weights, **options},
         exact=("dist", "weights", "temperature") if row.name in PATHWISE else own,
-        surrogate=() if row.name in PATHWISE else ("dist", "weights", "temperature", "decay"),
+        surrogate=() if row.name in PATHWISE else ("dist", "weights", *options),
         results=("same", "wide", "wide") if row.initial_state else ("same",),
         extremes=each("dist", HARDEST[type(dist)]) + (COLD if "temperature" in options else ()),
         compiled=False,
@@ -59,5 +82,8 @@ def estimator_case(row: estimators.Estimator, dist: Any) -> Case:
 
 
 ESTIMATORS = tuple(
-    estimator_case(row, dist) for row in estimators.ESTIMATORS.values() for dist in REPRESENTATIVES[row.needs]
+    estimator_case(row, dist)
+    for table in (estimators.ESTIMATORS, estimators.BOUNDS)
+    for row in table.values()
+    for dist in REPRESENTATIVES[row.needs]
 )

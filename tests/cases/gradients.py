@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cases.case import CODES, HUGE, LOGITS, Case, each, f32
+from cases.case import CODES, HUGE, LOGITS, VALUE, Case, each, f32
 
 GRADIENTS = (
     Case("gradients.first_order_only", {"x": LOGITS, "name": "row"}, exact=("x",), compiled=False),
@@ -19,4 +19,11 @@ GRADIENTS = (
         extremes=each("soft", HUGE, f32(np.inf, -np.inf, np.nan)),
     ),
     Case("gradients.straight_through", {"hard": CODES, "soft": LOGITS}, surrogate=("soft",), variant="integer"),
+    Case(
+        "gradients.with_gradient",
+        {"value": np.float32(0.5), "x": LOGITS, "gradient": VALUE, "name": "row"},
+        exact=("value",),
+        surrogate=("x",),
+        compiled=False,
+    ),
 )

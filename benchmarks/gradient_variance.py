@@ -89,18 +89,15 @@ class Effort:
     draws: int
     warm_up: int  # steps that move the state of a stateful estimator
     rounds: int  # pairs of timed calls
-    rough: bool = False  # times do not matter: only those of figures are taken, and these from code compiled fast
-
-    def times(self, problem: Problem) -> bool:
-        """Whether the estimators are timed on this problem."""
-        return not self.rough or problem.name == figures.MAIN_PROBLEM
+    timed: tuple[str, ...]  # problems on which estimators are timed: on a single bit, there is nothing to time
+    rough: bool = False  # times do not matter: they are those of code compiled fast
 
 
 def effort_of(settings: Settings) -> Effort:
     """The effort for the settings."""
     if settings.smoke:
-        return Effort(draws=min(settings.samples, 512), warm_up=8, rounds=3, rough=True)
-    return Effort(draws=settings.samples, warm_up=32, rounds=61)
+        return Effort(draws=min(settings.samples, 512), warm_up=8, rounds=3, timed=(figures.MAIN_PROBLEM,), rough=True)
+    return Effort(draws=settings.samples, warm_up=32, rounds=61, timed=settings.problem or (figures.MAIN_PROBLEM,))
 
 
 def source_of(settings: Settings) -> Source:
@@ -152,7 +149,7 @@ def measure_problem(
     rows = []
     for variant in chosen:
         program = (variant.row, variant.static, tuple(name for name, _ in variant.options))
-        if program not in times and effort.times(problem):
+        if program not in times and problem.name in effort.timed:
             seconds, ratio = seconds_a_step(variant, reference(), problem, effort.rounds, effort.rough)
             times[program] = (seconds, 1.0 if variant == reference() else ratio)
         relative_variance = float(summary(variant).variance) / float(plain.variance)

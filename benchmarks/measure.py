@@ -22,12 +22,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from benchmarks.problems import Loss, Problem
 from benchmarks.vae import COMPILE_FAST
-from benchmarks.variants import Variant
+from benchmarks.variants import BEST, Variant
 from jaxlab.estimators import Estimator
 from jaxlab.moments import Moments, moments_of
 
 #: Numbers that the gradients of one chunk of draws hold at once: 4 MiB of float32, which stay in the cache.
 CHUNK_NUMBERS = 2**20
+#: Draws from which the best scale of a control variate is found.
+TUNING_DRAWS = 512
 #: Gradient steps in one timed call, so that the call itself does not count.
 TIMED_STEPS = 64
 #: Upper bound for the timing of one estimator.
@@ -263,9 +265,30 @@ TIMED = jax.jit(training_steps, static_argnames=("program",))
 TIMED_ROUGHLY = jax.jit(training_steps, static_argnames=("program",), compiler_options=COMPILE_FAST)
 
 
+def best_scale(program: Program, inputs: Inputs, key: PRNGKeyArray) -> Float[Array, ""]:
+    """The scale of a control variate at which the gradient varies least: -cov(G0, G1) / var(G1) for G0 + scale G1."""
+    at_zero, at_one = (
+        gradients(
+            program,
+            inputs._replace(options=inputs.options | {"scale": jnp.float32(scale)}),
+            jax.random.split(jax.random.clone(key), TUNING_DRAWS),
+            warm_up=0,
+        )
+        for scale in (0.0, 1.0)
+    )
+    constant = at_zero - at_zero.mean(0)[None]
+    control = at_one - at_zero
+    control = control - control.mean(0)[None]
+    return -jnp.sum(constant * control) / jnp.sum(control**2)
+
+
 def summary_of_variant(variant: Variant, problem: Problem, key: PRNGKeyArray, num_draws: int, warm_up: int) -> Summary:
     """The summary of a variant's gradients on a problem."""
     program, inputs = program_and_inputs(variant, problem)
+    if ("scale", BEST) in variant.options:
+        key, tuning_key = jax.random.split(key)
+        scale = best_scale(program, inputs, tuning_key)
+        inputs = inputs._replace(options=inputs.options | {"scale": scale})
     gradients_at = functools.partial(gradients, program, inputs, warm_up=warm_up)
     # Nothing is random where nothing is sampled: a few draws will do.
     num_draws = num_draws if variant.row.minimal_num_samples > 0 else 8

@@ -12,6 +12,8 @@ TEMPERATURES = (0.1, 0.3, 0.5, 1.0)
 AT_TEMPERATURES = ("gumbel_softmax", "straight_through_gumbel", "gumbel_rao")
 #: In place of a number: the exact expectation of f, which is what a baseline that is a mean of earlier values aims at.
 EXPECTATION = "E f"
+#: In place of the scale of a control variate: the one of least variance, found from draws of their own.
+BEST = "tuned"
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,11 @@ class Variant:
         return ", ".join([self.row.name, *words, *(f"{name} {number}" for name, number in self.options)])
 
     def numbers(self, problem: Problem) -> dict[str, float]:
-        """The options, with numbers for what depends on the problem."""
-        return {name: problem.value if number == EXPECTATION else float(number) for name, number in self.options}
+        """The options, with numbers for what depends on the problem (and the estimator's default for a tuned one)."""
+        given = {EXPECTATION: problem.value}
+        parameters = inspect.signature(self.row.estimate).parameters
+        given |= {BEST: parameters["scale"].default} if "scale" in parameters else {}
+        return {name: given[number] if isinstance(number, str) else float(number) for name, number in self.options}
 
     def num_samples(self, problem: Problem) -> int:
         """What the row's counts of evaluations are counted by."""
@@ -56,6 +61,8 @@ def variants_of(row: Estimator) -> list[Variant]:
         return [Variant(row, options=(("temperature", temperature),)) for temperature in TEMPERATURES]
     if row.name == "reinforce":
         return [Variant(row), Variant(row, options=(("baseline", EXPECTATION),))]
+    if "scale" in row.tunable:
+        return [Variant(row, options=(("scale", BEST),))]
     if row.name == "leave_one_out":
         return [Variant(row, static=(("num_samples", number),)) for number in (2, 4)]
     return [Variant(row)]

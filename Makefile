@@ -48,7 +48,7 @@ benchmark: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.gradient_variance
 
 test: $(TEST)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 lint: $(TEST)
 	$(BIN)/ruff format --check .
@@ -65,7 +65,7 @@ peers: $(PEERS)
 	.venv-peers/bin/python -m benchmarks.speed --peers
 
 test-oldest: $(OLDEST)
-	.venv-oldest/bin/python -m pytest
+	.venv-oldest/bin/python -m pytest --numprocesses auto --dist loadgroup
 
 clean:
 	rm -rf .venv .venv-compile .venv-peers .venv-oldest build dist

@@ -5,6 +5,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -15,3 +16,10 @@ jax.config.update("jax_traceback_filtering", "off")
 
 # Read by pyright alone: half of its calls are errors.
 collect_ignore = ["typing_claims.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """With several processes (`make test`), what shares compiled programs stays together: a row's laws, or a file."""
+    for item in items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
+        item.add_marker(pytest.mark.xdist_group(case.label if hasattr(case, "label") else item.path.stem))

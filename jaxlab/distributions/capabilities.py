@@ -90,6 +90,10 @@ class Flippable(Relaxable, Scored, Protocol):
         """All values that differ from ``value`` at exactly one site, along a new first axis."""
         ...
 
+    def neighbour_changes(self, slope: Any, value: Any) -> Any:
+        """What a linear function with this slope gains from ``value`` to each neighbour."""
+        ...
+
     def site_costs(self, cost: Any, neighbour_costs: Any, value: Any) -> Any:
         """The costs of ``value`` and its neighbours, arranged as a derivative with respect to the value."""
         ...

@@ -146,6 +146,11 @@ class Bernoulli(NamedTuple):
         return jnp.where(flips, 1 - value[None], value[None])
 
     @jit()
+    def neighbour_changes(self, slope: Float[Array, "*shape"], value: Float[Array, "*shape"]) -> Float[Array, "d"]:
+        """What a linear function with this slope gains from ``value`` to each neighbour. Gradient: exact."""
+        return jnp.ravel(slope * (1 - 2 * value))
+
+    @jit()
     def site_costs(
         self, cost: Float[Array, ""], neighbour_costs: Float[Array, "d"], value: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
@@ -273,6 +278,15 @@ class Categorical(NamedTuple):
         moved = jnp.stack([jnp.roll(rows, step, -1) for step in range(1, num_categories)], 1)  # [rows, k - 1, k]
         here = jnp.eye(len(rows), dtype=bool)[:, None, :, None]  # [changed row, 1, row, 1]
         return jnp.where(here, moved[:, :, None, :], rows[None, None]).reshape(-1, *value.shape)
+
+    @jit()
+    def neighbour_changes(self, slope: Float[Array, "*shape k"], value: Float[Array, "*shape k"]) -> Float[Array, "m"]:
+        """What a linear function with this slope gains from ``value`` to each neighbour. Gradient: exact."""
+        num_categories = value.shape[-1]
+        rows, slopes = value.reshape(-1, num_categories), slope.reshape(-1, num_categories)
+        current = jnp.argmax(rows, -1)
+        steps = (current[:, None] + jnp.arange(1, num_categories)[None]) % num_categories
+        return jnp.ravel(jnp.take_along_axis(slopes, steps, -1) - jnp.sum(slopes * rows, -1, keepdims=True))
 
     @jit()
     def site_costs(

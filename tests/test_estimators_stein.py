@@ -6,44 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from replicates import FAR, agrees, expected_over_bits, largest_z, replicate, smooth
+from problems import (
+    BITS,
+    EXPECTATIONS,
+    NUM_REPLICATES,
+    THETA,
+    exact,
+    replicates,
+    total_variance,
+    tuned,
+    value_and_gradients,
+)
+from replicates import FAR, agrees, largest_z, replicate, smooth
 
 from jaxlab import estimators
-from jaxlab.distributions import Bernoulli, Categorical
+from jaxlab.distributions import Bernoulli
 from jaxlab.estimators.stein import expected_change, expected_change_of_score
 from jaxlab.moments import MovingAverage
-
-NUM_REPLICATES = 200_000
-THETA = jnp.array([0.1, -0.2, 0.3, 0.0])
-BITS = Bernoulli(jnp.array([-1.2, 0.3, 0.9]))
-CATEGORIES = Categorical(jnp.array([[0.0, 1.0, -0.5], [0.3, 0.2, 2.0]]))
-
-
-def expected_over_categories(dist, f):
-    """The expectation of ``f`` over two rows of three categories by listing them, independently of jaxlab."""
-    codes = jnp.array(list(itertools.product(range(3), repeat=2)))
-    probabilities = jax.nn.softmax(dist.logits)
-    weights = probabilities[0, codes[:, 0]] * probabilities[1, codes[:, 1]]
-    return jnp.sum(weights * jax.vmap(lambda pair: f(jnp.eye(3)[pair]))(codes))
-
-
-EXPECTATIONS = {"bits": (BITS, expected_over_bits), "categories": (CATEGORIES, expected_over_categories)}
-
-
-def exact(name):
-    dist, expected = EXPECTATIONS[name]
-
-    def expectation(dist, theta):
-        return expected(dist, lambda x: smooth(x, theta))
-
-    return jax.jit(jax.value_and_grad(expectation, argnums=(0, 1)))(dist, THETA)
-
-
-def value_and_gradients(estimate, dist, key):
-    def loss(dist, theta):
-        return estimate(key, dist, lambda x: smooth(x, theta))
-
-    return jax.value_and_grad(loss, argnums=(0, 1))(dist, THETA)
 
 
 def network(parameters, value, change):
@@ -74,10 +53,7 @@ def test_discrete_stein_is_unbiased_for_every_surrogate(name, num_samples):
             score_scale=-1.3,
         )
 
-    dist, _ = EXPECTATIONS[name]
-    samples = replicate(lambda key: value_and_gradients(estimate, dist, key), num_replicates=NUM_REPLICATES)
-    expected = exact(name)
-    assert agrees(samples, expected)
+    assert agrees(replicates(estimate, name), exact(name))
 
 
 @pytest.mark.parametrize("name", EXPECTATIONS)
@@ -129,24 +105,6 @@ def test_the_stein_operator_is_the_mean_change_by_one_site_drawn_anew(name):
         jax.vmap(lambda y: jnp.sum(slope * (y - x)))(dist.neighbours(x)),
         atol=1e-6,
     )
-
-
-def total_variance(estimate, logits, num_replicates=20_000):
-    """The sum of the variances of the gradient's components."""
-    gradients = replicate(lambda key: jax.grad(lambda phi: estimate(key, phi))(logits), num_replicates=num_replicates)
-    return float(jnp.sum(jnp.var(gradients, 0)))
-
-
-def tuned(loss, tunables, logits, *, rate, num_steps=2000):
-    """What is left of ``tunables`` after descending the gradient that ``loss(key, logits, tunables)`` gives them."""
-
-    def step(tunables, key):
-        keys = jax.random.split(key, 20)
-        slopes = jax.vmap(lambda key: jax.grad(loss, argnums=2)(key, logits, tunables))(keys)
-        return jax.tree.map(lambda x, slope: x - rate * jnp.mean(slope, 0), tunables, slopes), None
-
-    keys = jax.random.split(jax.random.key(7), num_steps)
-    return jax.jit(lambda keys: jax.lax.scan(step, tunables, keys)[0])(keys)
 
 
 def test_the_tuning_gradient_of_discrete_stein_is_that_of_its_total_variance():
@@ -275,18 +233,14 @@ def test_nvil_is_unbiased(name, state):
     def estimate(key, dist, f):
         return estimators.nvil(key, dist, f, state, baseline=0.75)[0]
 
-    dist, _ = EXPECTATIONS[name]
-    samples = replicate(lambda key: value_and_gradients(estimate, dist, key), num_replicates=NUM_REPLICATES)
-    assert agrees(samples, exact(name))
+    assert agrees(replicates(estimate, name), exact(name))
 
 
 def test_nvil_normalised_has_the_gradient_over_the_past_standard_deviation():
     def estimate(key, dist, f):
         return estimators.nvil(key, dist, f, BEFORE, baseline=0.75, normalise=True)[0]
 
-    value, (to_dist, to_theta) = replicate(
-        lambda key: value_and_gradients(estimate, BITS, key), num_replicates=NUM_REPLICATES
-    )
+    value, (to_dist, to_theta) = replicates(estimate, "bits")
     expected, (expected_to_dist, expected_to_theta) = exact("bits")
     assert agrees(value, expected)
     assert agrees(3 * to_dist.logits, expected_to_dist.logits)  # the square root of 9

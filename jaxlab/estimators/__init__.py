@@ -24,6 +24,7 @@ from jaxlab.estimators.bounds import dreg, iwae, local_disarm, renyi, stl, vimco
 from jaxlab.estimators.contract import BOUNDS, ESTIMATORS, Estimator
 from jaxlab.estimators.control import double_control_variate, muprop
 from jaxlab.estimators.coupled import arm, arms, disarm
+from jaxlab.estimators.coupled_categories import arsm, disarm_stick_breaking, disarm_tree
 from jaxlab.estimators.enumeration import exact
 from jaxlab.estimators.learned_baseline import LearningSignal, learning_signal, nvil
 from jaxlab.estimators.local import local_expectation
@@ -42,8 +43,11 @@ __all__ = [
     "LearningSignal",
     "arm",
     "arms",
+    "arsm",
     "decoupled_gumbel_softmax",
     "disarm",
+    "disarm_stick_breaking",
+    "disarm_tree",
     "discrete_stein",
     "double_control_variate",
     "dreg",

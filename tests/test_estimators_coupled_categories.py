@@ -49,7 +49,7 @@ def by_hand(name, mistake, key):
             code = jnp.where(left, jnp.where(first, 0, 1), 2)
             return code, jnp.stack([left | True, left, ~left], -1)
     else:
-        order = jnp.array([[1, 0, 2], [2, 0, 1]])  # the likeliest first
+        order = jnp.array([[2, 0, 1], [1, 0, 2]])  # any order will do; here logits of both signs
 
         def decision_logits(logits):
             return coupled_categories.stick_logits(jnp.take_along_axis(logits, order, -1))
@@ -65,11 +65,12 @@ def by_hand(name, mistake, key):
     (code, met), (other_code, other_met) = walk(first), walk(second)
     difference = smooth(jnp.eye(3)[code], THETA) - smooth(jnp.eye(3)[other_code], THETA)
     factor = p if mistake == "sigma of the logit itself" else jax.nn.sigmoid(jnp.abs(s))
-    gradient = (first * 1.0 - second * 1.0) * factor * (met & other_met)
+    b, other_b = first.astype(p.dtype), second.astype(p.dtype)
+    gradient = jnp.where(met & other_met, (b - other_b) * factor, 0)
     if mistake != "only what both meet":
-        gradient += (first - p) * (met & ~other_met)
+        gradient += jnp.where(met & ~other_met, b - p, 0)
         if mistake != "one baseline forgotten":
-            gradient -= (second - p) * (other_met & ~met)
+            gradient -= jnp.where(other_met & ~met, other_b - p, 0)
     return pull_back(difference / 2 * gradient)[0]
 
 

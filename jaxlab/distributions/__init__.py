@@ -20,6 +20,7 @@ from jaxlab.distributions.adapters import (
     from_numpyro,
 )
 from jaxlab.distributions.capabilities import (
+    Antithetic,
     Conditionable,
     Enumerable,
     Flippable,
@@ -28,6 +29,8 @@ from jaxlab.distributions.capabilities import (
     Reparameterizable,
     Scored,
     ScoredPath,
+    WeakDerivative,
+    WeaklyDifferentiable,
 )
 from jaxlab.distributions.continuous import Exponential, Gumbel, Laplace, Logistic, MultivariateNormal, Normal
 from jaxlab.distributions.discrete import Bernoulli, Categorical, Poisson
@@ -37,6 +40,7 @@ __all__ = [
     "Adapted",
     "AdaptedEnumerable",
     "AdaptedReparameterizable",
+    "Antithetic",
     "Bernoulli",
     "Beta",
     "Categorical",
@@ -57,6 +61,8 @@ __all__ = [
     "Reparameterizable",
     "Scored",
     "ScoredPath",
+    "WeakDerivative",
+    "WeaklyDifferentiable",
     "from_distrax",
     "from_numpyro",
 ]

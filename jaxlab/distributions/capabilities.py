@@ -5,11 +5,12 @@ leaves are their parameters. One value is one event: parameters of shape [d] mak
 components with a scalar ``log_prob``, and a batch is made by ``jax.vmap``.
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 __all__ = [
+    "Antithetic",
     "Conditionable",
     "Enumerable",
     "Flippable",
@@ -18,7 +19,15 @@ __all__ = [
     "Reparameterizable",
     "Scored",
     "ScoredPath",
+    "WeakDerivative",
+    "WeaklyDifferentiable",
 ]
+
+Value = TypeVar("Value")
+
+#: For each component of a variable: the derivative of its law with respect to one parameter, as a constant times the
+#: difference of two laws, and a draw from either of them (None: the draw that came with it).
+WeakDerivative: TypeAlias = tuple[Value, Value, Value | None]
 
 
 @runtime_checkable
@@ -46,6 +55,24 @@ class Reparameterizable(Protocol):
 @runtime_checkable
 class ScoredPath(Scored, Reparameterizable, Protocol):
     """Both Scored and Reparameterizable."""
+
+
+@runtime_checkable
+class Antithetic(Reparameterizable, Protocol):
+    """A draw has a mirror image of the same law, that is large where the draw is small."""
+
+    def antithetic(self, value: Any) -> Any:
+        """The mirror image of one value, differentiable with respect to the parameters and the value."""
+        ...
+
+
+@runtime_checkable
+class WeaklyDifferentiable(Scored, Protocol):
+    """Independent components, the derivative of whose laws is a difference of two laws that can be drawn from."""
+
+    def weak_derivatives(self, key: PRNGKeyArray) -> tuple[Any, tuple[WeakDerivative[Any], ...]]:
+        """One draw, and one derivative for each parameter, in the order of the fields; constants to ``jax.grad``."""
+        ...
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxlab import _check
 from jaxlab._jit import jit
 from jaxlab._precision import widen
+from jaxlab.distributions.capabilities import WeakDerivative
 
 __all__ = ["Exponential", "Gumbel", "Laplace", "Logistic", "MultivariateNormal", "Normal"]
 
@@ -23,6 +24,22 @@ def shifted_noise(family: str, noise, key: PRNGKeyArray, loc: Array, scale: Arra
     _check.same_shape(family, loc=loc, scale=scale)
     wide_loc, wide_scale = widen(loc), widen(scale)
     return (wide_loc + wide_scale * noise(key, wide_loc.shape, wide_loc.dtype)).astype(loc.dtype)
+
+
+def opposite(function: str, value: Array, loc: Array) -> Array:
+    """The mirror image of ``value`` in the centre ``loc`` of a symmetric density."""
+    _check.same_shape(function, value=value, loc=loc)
+    return 2 * loc - value
+
+
+def opposite_waiting_time(time: Array) -> Array:
+    r"""Of a standard exponential variable, the value at the opposite quantile, :math:`-\log(1 - e^{-t})`, finite at 0."""
+    time = jnp.maximum(time, jnp.finfo(time.dtype).tiny)
+    # Each form is exact where it is used, and has no overflow in its derivative where it is not.
+    small = time < math.log(2)
+    by_expm1 = -jnp.log(-jnp.expm1(-jnp.where(small, time, 1)))
+    by_log1p = -jnp.log1p(-jnp.exp(-jnp.where(small, 1, time)))
+    return jnp.where(small, by_expm1, by_log1p)
 
 
 def standardised(family: str, value: Array, loc: Array, scale: Array) -> tuple[Array, Array]:
@@ -72,6 +89,43 @@ class Normal(NamedTuple):
     def mean(self) -> Float[Array, "*shape"]:
         """The location. Gradient: exact."""
         return self.loc
+
+    @jit()
+    def antithetic(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        r"""The value at the opposite quantile, :math:`2 \mu - x`. Gradient: exact."""
+        return opposite("Normal.antithetic", value, self.loc)
+
+    @jit()
+    def weak_derivatives(
+        self, key: PRNGKeyArray
+    ) -> tuple[Float[Array, "*shape"], tuple[WeakDerivative[Float[Array, "*shape"]], ...]]:
+        r"""One draw, and the derivatives of the density for ``loc`` and ``scale`` as differences of densities.
+
+        .. math:: \partial_\mu p = \frac{1}{\sigma \sqrt{2 \pi}} (p_{\mu + \sigma W} - p_{\mu - \sigma W}), \qquad
+                  \partial_\sigma p = \frac1\sigma (p_{\mu + \sigma M} - p_{\mu + \sigma U M})
+
+        with W Weibull (of shape 2 and scale :math:`\sqrt 2`), M a double-sided Maxwell variable and U uniform, so that
+        U M is normal: the two sides of each difference are coupled.
+
+        Gradient: none, they are constants.
+        """
+        _check.same_shape("Normal.weak_derivatives", loc=self.loc, scale=self.scale)
+        loc, scale = lax.stop_gradient((widen(self.loc), widen(self.scale)))
+        draw_key, loc_key, sign_key, radius_key, share_key = jax.random.split(key, 5)
+        weibull = jnp.sqrt(2 * jax.random.exponential(loc_key, loc.shape, loc.dtype))
+        # The length of three standard normal variables, with a sign.
+        lengths = jnp.linalg.norm(jax.random.normal(radius_key, (*loc.shape, 3), loc.dtype), axis=-1)
+        maxwell = lengths * jax.random.rademacher(sign_key, loc.shape, loc.dtype)
+        normal = maxwell * jax.random.uniform(share_key, loc.shape, loc.dtype)
+
+        def at(noise: Array) -> Array:
+            return (loc + scale * noise).astype(self.loc.dtype)
+
+        to_loc, to_scale = 1 / (scale * math.sqrt(2 * math.pi)), 1 / scale
+        return self.sample(draw_key), (
+            (to_loc.astype(self.loc.dtype), at(weibull), at(-weibull)),
+            (to_scale.astype(self.loc.dtype), at(maxwell), at(normal)),
+        )
 
 
 class MultivariateNormal(NamedTuple):
@@ -136,6 +190,11 @@ class MultivariateNormal(NamedTuple):
         """The location. Gradient: exact."""
         return self.loc
 
+    @jit()
+    def antithetic(self, value: Float[Array, "d"]) -> Float[Array, "d"]:
+        r"""The value mirrored in the centre, :math:`2 \mu - x`. Gradient: exact."""
+        return opposite("MultivariateNormal.antithetic", value, self.loc)
+
 
 class Logistic(NamedTuple):
     """Independent logistic variables: the noise whose sign, shifted by log-odds, is a Bernoulli draw.
@@ -175,6 +234,11 @@ class Logistic(NamedTuple):
     def mean(self) -> Float[Array, "*shape"]:
         """The location. Gradient: exact."""
         return self.loc
+
+    @jit()
+    def antithetic(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        r"""The value at the opposite quantile, :math:`2 \mu - x`. Gradient: exact."""
+        return opposite("Logistic.antithetic", value, self.loc)
 
 
 class Gumbel(NamedTuple):
@@ -216,6 +280,16 @@ class Gumbel(NamedTuple):
         _check.same_shape("Gumbel.mean", loc=self.loc, scale=self.scale)
         return self.loc + EULER_MASCHERONI * self.scale
 
+    @jit()
+    def antithetic(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        r"""The value at the opposite quantile, :math:`\mu - s \log(-\log(1 - e^{-e^{-x}}))` of the standardised x.
+
+        Gradient: exact.
+        """
+        x, _ = standardised("Gumbel.antithetic", value, self.loc, self.scale)
+        other = -jnp.log(opposite_waiting_time(jnp.exp(-x)))
+        return (widen(self.loc) + widen(self.scale) * other).astype(self.loc.dtype)
+
 
 class Laplace(NamedTuple):
     """Independent Laplace (double exponential) variables.
@@ -256,6 +330,11 @@ class Laplace(NamedTuple):
         """The location. Gradient: exact."""
         return self.loc
 
+    @jit()
+    def antithetic(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        r"""The value at the opposite quantile, :math:`2 \mu - x`. Gradient: exact."""
+        return opposite("Laplace.antithetic", value, self.loc)
+
 
 class Exponential(NamedTuple):
     """Independent exponential waiting times.
@@ -295,3 +374,10 @@ class Exponential(NamedTuple):
     def mean(self) -> Float[Array, "*shape"]:
         """One over the rate. Gradient: exact."""
         return 1 / self.rate
+
+    @jit()
+    def antithetic(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        r"""The value at the opposite quantile, :math:`-\log(1 - e^{-\lambda x}) / \lambda`. Gradient: exact."""
+        _check.same_shape("Exponential.antithetic", value=value, rate=self.rate)
+        rate = widen(self.rate)
+        return (opposite_waiting_time(rate * widen(value)) / rate).astype(self.rate.dtype)

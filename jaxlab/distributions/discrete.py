@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 from jaxlab import _check, gumbel
 from jaxlab._jit import jit
 from jaxlab._precision import widen
+from jaxlab.distributions.capabilities import WeakDerivative
 from jaxlab.gumbel.relaxed import log_softmax_at, sigmoid_at
 
 __all__ = ["Bernoulli", "Categorical", "Poisson"]
@@ -359,3 +360,16 @@ class Poisson(NamedTuple):
     def mean(self) -> Float[Array, "*shape"]:
         r"""The rate, at least 0. Gradient: exact."""
         return self.rate
+
+    @jit()
+    def weak_derivatives(
+        self, key: PRNGKeyArray
+    ) -> tuple[Float[Array, "*shape"], tuple[WeakDerivative[Float[Array, "*shape"]], ...]]:
+        r"""One draw n, and the derivative of its law for ``rate``, :math:`\partial_\lambda p = p_{n + 1} - p_n`.
+
+        The difference is coupled with the draw itself: one event more, against none.
+
+        Gradient: none, they are constants.
+        """
+        value = self.sample(key)
+        return value, ((jnp.ones_like(lax.stop_gradient(self.rate)), value + 1, None),)

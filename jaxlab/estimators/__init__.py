@@ -28,7 +28,9 @@ from jaxlab.estimators.coupled_categories import arsm, disarm_stick_breaking, di
 from jaxlab.estimators.enumeration import exact
 from jaxlab.estimators.learned_baseline import LearningSignal, learning_signal, nvil
 from jaxlab.estimators.local import local_expectation
+from jaxlab.estimators.measure_valued import measure_valued
 from jaxlab.estimators.pathwise import reparameterized
+from jaxlab.estimators.pathwise_control import reparameterized_antithetic, reparameterized_delta
 from jaxlab.estimators.relaxed import gumbel_softmax, straight_through_gumbel, straight_through_mean
 from jaxlab.estimators.relaxed_control import rebar, relax
 from jaxlab.estimators.rounded import decoupled_gumbel_softmax, gumbel_rao, reinmax
@@ -60,6 +62,7 @@ __all__ = [
     "leave_one_out",
     "local_disarm",
     "local_expectation",
+    "measure_valued",
     "muprop",
     "nvil",
     "rebar",
@@ -69,6 +72,8 @@ __all__ = [
     "relax",
     "renyi",
     "reparameterized",
+    "reparameterized_antithetic",
+    "reparameterized_delta",
     "stl",
     "straight_through_gumbel",
     "straight_through_mean",

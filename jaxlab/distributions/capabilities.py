@@ -102,6 +102,10 @@ class Conditionable(Relaxable, Scored, Protocol):
         """The continuous variable behind ``value``, differentiable with respect to the parameters."""
         ...
 
+    def condition(self, perturbed: Any) -> Any:
+        """The same continuous variable, differentiable as ``perturb_given`` with its own draw and its own noise."""
+        ...
+
 
 @runtime_checkable
 class Flippable(Relaxable, Scored, Protocol):

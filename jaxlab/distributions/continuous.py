@@ -33,7 +33,7 @@ def opposite(function: str, value: Array, loc: Array) -> Array:
 
 
 def opposite_waiting_time(time: Array) -> Array:
-    r"""Of a standard exponential variable, the value at the opposite quantile, :math:`-\log(1 - e^{-t})`, finite at 0."""
+    r"""Of a standard exponential variable, the value at the opposite quantile: :math:`-\log(1 - e^{-t})`."""
     time = jnp.maximum(time, jnp.finfo(time.dtype).tiny)
     # Each form is exact where it is used, and has no overflow in its derivative where it is not.
     small = time < math.log(2)

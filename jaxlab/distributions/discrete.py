@@ -11,6 +11,7 @@ from jaxlab import _check, gumbel
 from jaxlab._jit import jit
 from jaxlab._precision import widen
 from jaxlab.distributions.capabilities import WeakDerivative
+from jaxlab.gradients import first_order_only, straight_through
 from jaxlab.gumbel.relaxed import log_softmax_at, sigmoid_at
 
 __all__ = ["Bernoulli", "Categorical", "Poisson"]
@@ -129,6 +130,25 @@ class Bernoulli(NamedTuple):
         uniform = jax.random.uniform(key, logits.shape, logits.dtype, minval=jnp.finfo(logits.dtype).tiny)
         inverse = jax.nn.softplus(logits) - jnp.log(uniform) + jnp.log1p(-uniform * jax.nn.sigmoid(logits))
         return sign * inverse
+
+    @jit()
+    def condition(self, perturbed: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        r"""The same perturbed logits, which move with the logits as :meth:`perturb_given` of their own bits does.
+
+        .. math:: \partial_\phi z = \sigma(s\phi)\, (1 - e^{-|z|}), \qquad s = \mathrm{sign}\, z
+
+        Gradient:
+          As above, to first order (a second derivative raises TypeError); none reaches ``perturbed``.
+
+        Raises:
+          ValueError: if ``perturbed`` has not the shape of ``logits``.
+        """
+        _check.same_shape("Bernoulli.condition", perturbed=perturbed, logits=self.logits)
+        logits, perturbed = widen(self.logits), lax.stop_gradient(perturbed)
+        sign = jnp.where(perturbed > 0, 1, -1).astype(logits.dtype)
+        slope = jax.nn.sigmoid(sign * lax.stop_gradient(logits)) * -jnp.expm1(-jnp.abs(perturbed))
+        moved = slope * jnp.where(jnp.isfinite(logits), logits, 0)
+        return first_order_only(straight_through(perturbed, moved), name="Bernoulli.condition")
 
     @jit()
     def covariance_product(
@@ -257,6 +277,28 @@ class Categorical(NamedTuple):
         """
         _check.same_shape("Categorical.perturb_given", value=value, logits=self.logits)
         return gumbel.conditional_gumbel(key, self.logits, jnp.argmax(value, -1))
+
+    @jit()
+    def condition(self, perturbed: Float[Array, "*shape k"]) -> Float[Array, "*shape k"]:
+        r"""The same perturbed logits, which move with the logits as :meth:`perturb_given` of their own argmax does.
+
+        .. math:: \mathrm d z_i = (1 - r_i)\, \mathrm d\phi_i + r_i \sum_j p_j\, \mathrm d\phi_j, \qquad
+                  r_i = e^{z_i - \max_j z_j}
+
+        Gradient:
+          As above, to first order (a second derivative raises TypeError); none reaches ``perturbed``.
+
+        Raises:
+          ValueError: if ``perturbed`` has not the shape of ``logits``.
+        """
+        _check.same_shape("Categorical.condition", perturbed=perturbed, logits=self.logits)
+        logits, perturbed = widen(self.logits), lax.stop_gradient(perturbed)
+        bounded = jnp.minimum(perturbed, jnp.finfo(perturbed.dtype).max)
+        ratios = jnp.exp(bounded - jnp.max(bounded, -1, keepdims=True))
+        probabilities = lax.stop_gradient(jnp.exp(self.log_probabilities()))
+        finite = jnp.where(jnp.isfinite(logits), logits, 0)
+        moved = (1 - ratios) * finite + ratios * jnp.sum(probabilities * finite, -1, keepdims=True)
+        return first_order_only(straight_through(perturbed, moved), name="Categorical.condition")
 
     @jit()
     def covariance_product(

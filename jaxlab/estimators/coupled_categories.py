@@ -4,12 +4,12 @@ A category is drawn by a tree of binary decisions, whose bits are drawn in antit
 :func:`~jaxlab.estimators.disarm`; or by one Dirichlet variable, whose components are swapped.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -74,7 +74,7 @@ def places(decisions: Array) -> Int[Array, "..."]:
 
 
 def stick_logits(logits: Float[Array, "*shape k"]) -> Float[Array, "*shape m"]:
-    r"""Log-odds of stopping at each category, given that it was reached: :math:`\phi_i - \log\sum_{j > i} e^{\phi_j}`."""
+    r"""Log-odds of stopping at each category once it is reached: :math:`\phi_i - \log\sum_{j > i} e^{\phi_j}`."""
     later = lax.cumlogsumexp(logits[..., 1:], axis=logits.ndim - 1, reverse=True)
     return logits[..., :-1] - later
 
@@ -249,17 +249,15 @@ def num_swaps(dist: Categorical) -> int:
     return num_categories * (num_categories - 1) // 2 + 1
 
 
-def swaps(num_categories: int) -> tuple[Int[np.ndarray, "m k"], Int[np.ndarray, "k k"]]:
-    """All permutations that swap two categories (none in the first one), and at [c, j] the number of that of c and j."""
-    permutations = [np.arange(num_categories)]
-    numbers = np.zeros((num_categories, num_categories), np.int32)
-    for c in range(num_categories):
-        for j in range(c + 1, num_categories):
-            numbers[c, j] = numbers[j, c] = len(permutations)
-            permutation = np.arange(num_categories)
-            permutation[[c, j]] = j, c
-            permutations.append(permutation)
-    return np.stack(permutations), numbers
+def swaps(num_categories: int) -> tuple[Int[Array, "m k"], Int[Array, "k k"]]:
+    """All permutations that swap two categories (the first one, none), and at [c, j] the number of that of c and j."""
+    unchanged = list(range(num_categories))
+    permutations = [unchanged]
+    numbers = [[0] * num_categories for _ in unchanged]
+    for c, j in itertools.combinations(unchanged, 2):
+        numbers[c][j] = numbers[j][c] = len(permutations)
+        permutations.append([{c: j, j: c}.get(i, i) for i in unchanged])
+    return jnp.array(permutations), jnp.array(numbers)
 
 
 @estimator(

@@ -1,4 +1,4 @@
-"""Measure-valued derivatives: the derivative of a law is a difference of two laws, and that of an expectation of two."""
+"""Measure-valued derivatives: where that of a law is a difference of laws, that of an expectation is one of means."""
 
 from collections.abc import Callable
 from typing import Any

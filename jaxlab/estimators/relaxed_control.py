@@ -20,22 +20,32 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 from jaxlab._precision import widen
 from jaxlab.distributions import Conditionable
 from jaxlab.estimators.contract import Estimate, estimate_of, estimator, evaluate_one, for_each
+from jaxlab.estimators.tuning import squared_norm, with_tuning
 from jaxlab.gradients import with_gradient
 
 __all__ = ["rebar", "relax"]
 
 
 def gradient_of_one(
-    key: PRNGKeyArray, dist: Any, cost: Callable[[Any], Any], control: Callable[[Any, Any], Any], tunables: Any
+    key: PRNGKeyArray,
+    dist: Any,
+    cost: Callable[[Any], Any],
+    control: Callable[[Any, Any], Any],
+    tunables: Any,
+    tied: bool,
 ) -> tuple[Any, Float[Array, "*shape"]]:
     """One draw, and the gradient with respect to the logits that belongs to it."""
-    key, conditional_key = jax.random.split(key)
+    if not tied:
+        key, conditional_key = jax.random.split(key)
     logits = lax.stop_gradient(dist.logits)
     noise = dist._replace(logits=jnp.zeros_like(logits)).perturb(key)
-    draw = dist.harden(widen(logits) + noise)
+    perturbed = widen(logits) + noise
+    draw = dist.harden(perturbed)
 
     def relaxed_difference(logits: Any) -> tuple[Any, Any]:
-        conditional = dist._replace(logits=logits).perturb_given(conditional_key, draw)
+        moving = dist._replace(logits=logits)
+        # Given the draw, the variable it was made of has the conditional law too.
+        conditional = moving.condition(perturbed) if tied else moving.perturb_given(conditional_key, draw)
         control_given = control(conditional, tunables)
         return control(widen(logits) + noise, tunables) - control_given, control_given
 
@@ -52,6 +62,7 @@ def with_relaxed_control(
     control: Callable[[Any, Any], Any],
     tunables: Any,
     num_samples: int,
+    tied: bool,
     has_aux: bool,
 ) -> Estimate:
     """The mean of f with the gradient above for the logits, and that of its square for what may be tuned."""
@@ -61,16 +72,14 @@ def with_relaxed_control(
         return evaluate_one(name, f, has_aux, draw)[0]
 
     def square(tunables: Any) -> tuple[Any, Any]:
-        draws, gradients = for_each(lambda key: gradient_of_one(key, dist, cost, control, tunables), keys)
+        draws, gradients = for_each(lambda key: gradient_of_one(key, dist, cost, control, tunables, tied), keys)
         mean_gradient = jnp.mean(gradients, 0)
-        return jnp.sum(widen(mean_gradient) ** 2), (draws, mean_gradient)
+        return squared_norm(mean_gradient), (draws, mean_gradient)
 
     slopes, (draws, mean_gradient) = jax.grad(square, has_aux=True)(tunables)
     values, aux = for_each(lambda draw: evaluate_one(name, f, has_aux, draw), draws)
     value = with_gradient(jnp.mean(values), dist.logits, mean_gradient.astype(dist.logits.dtype), name=name)
-    for leaf, slope in zip(jax.tree.leaves(tunables), jax.tree.leaves(slopes), strict=True):
-        value = with_gradient(value, leaf, slope, name=name)
-    return estimate_of(value, aux, has_aux)
+    return estimate_of(with_tuning(value, tunables, slopes, name=name), aux, has_aux)
 
 
 @estimator(
@@ -91,6 +100,7 @@ def rebar(
     num_samples: int = 1,
     temperature: ScalarLike = 0.5,
     scale: ScalarLike = 1.0,
+    tied: bool = False,
     has_aux: bool = False,
 ) -> Estimate:
     r"""REBAR: the control variate is f at the relaxed draw, :math:`c(z) = \eta f(\mathrm{softmax}(z / \lambda))`.
@@ -105,6 +115,8 @@ def rebar(
       num_samples: n, at least 1.
       temperature: :math:`\lambda`, positive, without unit.
       scale: :math:`\eta`; 0 is REINFORCE.
+      tied: whether :math:`\tilde z` takes the noise of z itself, which has the same law given b. Then it is equal to z
+        and differs in its derivative alone. The mean is the same, and the variance another one.
       has_aux: whether f returns a pair of its value and auxiliary values.
 
     Returns:
@@ -142,7 +154,7 @@ def rebar(
         value, _ = evaluate_one("rebar", f, has_aux, soft)
         return tunables["scale"].astype(value.dtype) * value
 
-    return with_relaxed_control("rebar", key, dist, f, control, tunables, num_samples, has_aux)
+    return with_relaxed_control("rebar", key, dist, f, control, tunables, num_samples, tied, has_aux)
 
 
 @estimator(
@@ -165,6 +177,7 @@ def relax(
     parameters: Any = None,
     temperature: ScalarLike = 0.5,
     scale: ScalarLike = 1.0,
+    tied: bool = False,
     has_aux: bool = False,
 ) -> Estimate:
     r"""RELAX: REBAR with a learned function added, :math:`c(z) = \eta f(\mathrm{softmax}(z / \lambda)) + r_\psi(z)`.
@@ -183,6 +196,7 @@ def relax(
       parameters: :math:`\psi`, a pytree of float arrays.
       temperature: :math:`\lambda`, positive, without unit.
       scale: :math:`\eta`.
+      tied: whether :math:`\tilde z` takes the noise of z itself, as for :func:`rebar`.
       has_aux: whether f returns a pair of its value and auxiliary values.
 
     Returns:
@@ -229,4 +243,4 @@ def relax(
         learned = network(tunables["parameters"], perturbed)
         return tunables["scale"].astype(value.dtype) * value + jnp.asarray(learned, value.dtype)
 
-    return with_relaxed_control("relax", key, dist, f, control, tunables, num_samples, has_aux)
+    return with_relaxed_control("relax", key, dist, f, control, tunables, num_samples, tied, has_aux)

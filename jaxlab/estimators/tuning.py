@@ -17,8 +17,9 @@ __all__ = []
 
 
 def squared_norm(gradient: Any) -> Float[Array, ""]:
-    """The sum of the squares of all entries of a pytree, in at least float32."""
-    squares = [jnp.sum(widen(leaf) ** 2) for leaf in jax.tree.leaves(gradient)]
+    """The sum of the squares of all entries of a pytree, in at least float32; integers have no gradient."""
+    leaves = [leaf for leaf in jax.tree.leaves(gradient) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    squares = [jnp.sum(widen(leaf) ** 2) for leaf in leaves]
     return sum(squares[1:], squares[0])
 
 

@@ -25,20 +25,23 @@ THREE = jnp.ones(3)
 
 # What each distribution can do, and what each capability takes, spelled out: the library finds both by itself.
 SCORED, RELAXED = {"sample", "log_prob"}, {"perturb", "soften", "harden"}
-FLIPPED = {"mean", "neighbours", "site_costs", "covariance_product"}
-DISCRETE = SCORED | RELAXED | FLIPPED | {"perturb_given", "support"}
+FLIPPED = {"mean", "neighbours", "neighbour_changes", "site_costs", "covariance_product"}
+CONDITIONED = {"perturb_given", "condition"}
+DISCRETE = SCORED | RELAXED | FLIPPED | CONDITIONED | {"support"}
 CAPABLE = (
     (Bernoulli(THREE), DISCRETE | {"Bernoulli"}),
     (Categorical(jnp.ones((2, 3))), DISCRETE | {"Categorical"}),
-    (Normal(THREE, THREE), SCORED | {"mean", "reparameterize", "Normal"}),
-    (Poisson(THREE), SCORED | {"mean", "Poisson"}),
+    (Normal(THREE, THREE), SCORED | {"mean", "reparameterize", "antithetic", "weak_derivatives", "Normal"}),
+    (Poisson(THREE), SCORED | {"mean", "weak_derivatives", "Poisson"}),
 )
 TAKES = {
     "Scored": SCORED,
     "Reparameterizable": {"reparameterize"},
     "ScoredPath": SCORED | {"reparameterize"},
     "Relaxable": RELAXED,
-    "Conditionable": SCORED | RELAXED | {"perturb_given"},
+    "Antithetic": {"reparameterize", "antithetic"},
+    "WeaklyDifferentiable": SCORED | {"weak_derivatives"},
+    "Conditionable": SCORED | RELAXED | CONDITIONED,
     "Flippable": SCORED | RELAXED | FLIPPED,
     "Enumerable": SCORED | {"support"},
     "MeanValued": SCORED | {"mean"},

@@ -20,23 +20,26 @@ What each one claims stands in its row of ``ESTIMATORS``; ``python -m benchmarks
 (8, 3)
 """
 
-from jaxlab.estimators.bounds import dreg, iwae, local_disarm, renyi, stl, vimco
+# The order of these lines is that of the tables.
+# isort: off
 from jaxlab.estimators.contract import BOUNDS, ESTIMATORS, Estimator
+from jaxlab.estimators.enumeration import exact
+from jaxlab.estimators.score import leave_one_out, reinforce, reinforce_moving_average
+from jaxlab.estimators.learned_baseline import LearningSignal, learning_signal, nvil
 from jaxlab.estimators.control import double_control_variate, muprop
+from jaxlab.estimators.stein import discrete_stein
+from jaxlab.estimators.relaxed_control import rebar, relax
 from jaxlab.estimators.coupled import arm, arms, disarm
 from jaxlab.estimators.coupled_categories import arsm, disarm_stick_breaking, disarm_tree
-from jaxlab.estimators.enumeration import exact
-from jaxlab.estimators.learned_baseline import LearningSignal, learning_signal, nvil
+from jaxlab.estimators.without_replacement import gumbel_top_k_importance, sum_and_sample, unordered_set
 from jaxlab.estimators.local import local_expectation
 from jaxlab.estimators.measure_valued import measure_valued
 from jaxlab.estimators.pathwise import reparameterized
 from jaxlab.estimators.pathwise_control import reparameterized_antithetic, reparameterized_delta
 from jaxlab.estimators.relaxed import gumbel_softmax, straight_through_gumbel, straight_through_mean
-from jaxlab.estimators.relaxed_control import rebar, relax
 from jaxlab.estimators.rounded import decoupled_gumbel_softmax, gumbel_rao, reinmax
-from jaxlab.estimators.score import leave_one_out, reinforce, reinforce_moving_average
-from jaxlab.estimators.stein import discrete_stein
-from jaxlab.estimators.without_replacement import gumbel_top_k_importance, sum_and_sample, unordered_set
+from jaxlab.estimators.bounds import dreg, iwae, local_disarm, renyi, stl, vimco
+# isort: on
 
 __all__ = [
     "BOUNDS",

@@ -145,7 +145,7 @@ def disarm_stick_breaking(
         return stick_logits(jnp.take_along_axis(logits, order, -1))
 
     def follow(stops: Array) -> tuple[Array, Array]:
-        place = jnp.argmax(jnp.concatenate([stops, jnp.ones((*stops.shape[:-1], 1), bool)], -1), -1)
+        place = jnp.argmax(jnp.concatenate([stops, jnp.ones((*stops.shape[:-1], 1), bool)], -1), -1).astype(jnp.int32)
         met = places(stops) <= place[..., None]
         all_orders = jnp.broadcast_to(order, (*stops.shape[:-1], order.shape[-1]))
         return jnp.take_along_axis(all_orders, place[..., None], -1)[..., 0], met

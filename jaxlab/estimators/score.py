@@ -10,10 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
+from jaxlab import _check
 from jaxlab.distributions import Scored
 from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate, for_each
 from jaxlab.gradients import magic_box
@@ -42,6 +44,20 @@ def with_baseline(
     values, aux = evaluate(name, f, draws, has_aux)
     baselines = jnp.broadcast_to(jnp.asarray(baseline, values.dtype), values.shape)
     return jnp.mean(with_score(dist, draws, values, baselines)), aux
+
+
+def evaluate_spread(
+    name: str, f: Callable[[Any], Any], draws: Any, num_samples: int, axis_name: str, has_aux: bool
+) -> tuple[Float[Array, "n"], Any]:
+    """The values of f at all draws, each computed by one member of the axis; and this member's auxiliary values."""
+    num_members = lax.axis_size(axis_name)
+    _check.multiple_of(name, "num_samples", num_samples, num_members)
+    share = num_samples // num_members
+    start = lax.axis_index(axis_name) * share
+    own = jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, start, share), draws)
+    values, aux = evaluate(name, f, own, has_aux)
+    # The numbers of all, in the order of the draws: every member adds them up in the same order.
+    return lax.all_gather(values, axis_name, tiled=True), aux
 
 
 @estimator(
@@ -195,6 +211,7 @@ def leave_one_out(
     f: Callable[[Any], Any],
     *,
     num_samples: int = 2,
+    axis_name: str | None = None,
     has_aux: bool = False,
 ) -> Estimate:
     r"""REINFORCE in which the baseline of each draw is the mean of f over the other draws (RLOO, VarGrad).
@@ -209,15 +226,21 @@ def leave_one_out(
       dist: any distribution that is Scored.
       f: cost of one draw.
       num_samples: n, at least 2.
+      axis_name: a mapped axis (of ``jax.shard_map`` or ``jax.vmap``) over whose m members the draws are spread, n / m
+        to each, so that f is evaluated where its draw is. The key and the parameters of ``dist`` are the same for all
+        members, and so is the result. It does not depend on m: value and gradient for ``dist`` are the same bits (if m
+        is a power of 2, and f is, whatever its batch), the gradient for what f closes over is the same up to rounding.
       has_aux: whether f returns a pair of its value and auxiliary values.
 
     Returns:
-      An unbiased estimate of the expectation of f; with ``has_aux`` also the auxiliary values, with a first axis of n.
+      An unbiased estimate of the expectation of f; with ``has_aux`` also the auxiliary values, with a first axis of n
+      (or of n / m, this member's).
 
     Gradient:
       Unbiased, to every order, and unchanged by adding a constant to f.
 
     Raises:
+      ValueError: if ``num_samples`` is no multiple of the size of ``axis_name``.
       TypeError, ValueError: for a key, distribution, f or ``num_samples`` that is not as above.
 
     Examples:
@@ -235,6 +258,11 @@ def leave_one_out(
       "Buy 4 REINFORCE Samples, Get a Baseline for Free!", 2019. https://openreview.net/forum?id=r1lgTGL5DE
     """
     draws = draw_samples(key, dist, num_samples)
-    values, aux = evaluate("leave_one_out", f, draws, has_aux)
+    if axis_name is None:
+        values, aux = evaluate("leave_one_out", f, draws, has_aux)
+    else:
+        values, aux = evaluate_spread("leave_one_out", f, draws, num_samples, axis_name, has_aux)
     mean_of_others = (jnp.sum(values) - values) / (num_samples - 1)
-    return estimate_of(jnp.mean(with_score(dist, draws, values, mean_of_others)), aux, has_aux)
+    value = jnp.mean(with_score(dist, draws, values, mean_of_others))
+    # Each member has the same value already. Their mean tells JAX so, and shares out the gradient.
+    return estimate_of(value if axis_name is None else lax.pmean(value, axis_name), aux, has_aux)

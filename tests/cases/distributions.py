@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from cases.case import CERTAIN, COLD, HUGE, IMPOSSIBLE, LOGITS, ONE_CATEGORY, ROWS, SCALE, TIES, VALUE, Case, each, f32
@@ -48,6 +49,11 @@ def family(
     ]
     if hasattr(dist, "reparameterize"):
         rows.append(Case(f"{name}.reparameterize", me, exact=path, surrogate=("self",), extremes=selves))
+    if hasattr(dist, "antithetic"):
+        rows.append(Case(f"{name}.antithetic", {**me, "value": value}, exact=("self", "value"), extremes=pairs))
+    if hasattr(dist, "weak_derivatives"):
+        num_results = len(jax.tree.leaves(jax.eval_shape(dist.weak_derivatives, jax.random.key(0))))
+        rows.append(Case(f"{name}.weak_derivatives", me, results=("same",) * num_results, extremes=selves))
     if hasattr(dist, "perturb"):
         soft = {**me, "perturbed": dist.logits + 0.25}
         ends = each("perturbed", 1e4 * dist.logits, 0 * dist.logits, np.where(np.arange(3) == 1, -np.inf, dist.logits))
@@ -66,6 +72,19 @@ def family(
         costs = np.resize(f32(0.5, -1.25, 2.0), num_neighbours(dist))
         rows += [
             Case(f"{name}.perturb_given", {**me, "value": value}, exact=("self",), results=("wide",), extremes=pairs),
+            Case(
+                f"{name}.condition",
+                {**me, "perturbed": dist.logits + 0.25},
+                surrogate=("self",),
+                wide=("perturbed",),
+                results=("wide",),
+                extremes=ends,
+            ),
+            Case(
+                f"{name}.neighbour_changes",
+                {**me, "slope": dist.logits + 0.5, "value": value},
+                exact=("slope", "value"),
+            ),
             Case(f"{name}.neighbours", {**me, "value": value}, exact=("value",)),
             Case(
                 f"{name}.site_costs",

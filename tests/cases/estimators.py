@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -10,6 +11,7 @@ from cases.case import COLD, HUGE, LOGITS, SCALE, Case, each, f32
 from cases.distributions import CATEGORY, NARROW, ROWS
 from jaxlab import estimators
 from jaxlab.distributions import (
+    Antithetic,
     Bernoulli,
     Categorical,
     Conditionable,
@@ -21,6 +23,7 @@ from jaxlab.distributions import (
     Reparameterizable,
     Scored,
     ScoredPath,
+    WeaklyDifferentiable,
 )
 
 # Every estimator with distributions that need not be capable of more. (How good they are: ``test_estimators.py``.)
@@ -33,7 +36,11 @@ REPRESENTATIVES = {
     Conditionable: (Bernoulli(LOGITS), CATEGORY),
     Flippable: (Bernoulli(LOGITS), CATEGORY),
     Enumerable: (CATEGORY,),
+    Antithetic: (Normal(LOGITS, SCALE),),
+    WeaklyDifferentiable: (Normal(LOGITS, SCALE),),
     Bernoulli: (Bernoulli(LOGITS),),
+    Categorical: (CATEGORY,),
+    Normal: (Normal(LOGITS, SCALE),),
 }
 HARDEST = {Bernoulli: Bernoulli(HUGE), Categorical: Categorical(1e4 * ROWS), Normal: Normal(HUGE, NARROW)}
 
@@ -49,6 +56,8 @@ OPTIONS = {
     "decay": 0.75,
     "num_samples": 4,
     "scale": 0.25,
+    "baseline_scale": 0.25,
+    "score_scale": -0.5,
     "network": network,
     "parameters": 0.5,
 }
@@ -73,7 +82,7 @@ def estimator_case(row: estimators.Estimator, dist: Any) -> Case:
         {"dist": dist, "weights": weights, **options},
         exact=("dist", "weights", "temperature") if row.name in PATHWISE else own,
         surrogate=() if row.name in PATHWISE else ("dist", "weights", *options),
-        results=("same", "wide", "wide") if row.initial_state else ("same",),
+        results=("same", *["wide" for _ in jax.tree.leaves(row.initial_state and row.initial_state())]),
         extremes=each("dist", HARDEST[type(dist)]) + (COLD if "temperature" in options else ()),
         compiled=False,
         function=estimate,
@@ -81,9 +90,12 @@ def estimator_case(row: estimators.Estimator, dist: Any) -> Case:
     )
 
 
-ESTIMATORS = tuple(
-    estimator_case(row, dist)
-    for table in (estimators.ESTIMATORS, estimators.BOUNDS)
-    for row in table.values()
-    for dist in REPRESENTATIVES[row.needs]
+ESTIMATORS = (
+    Case("estimators.learning_signal", results=("wide",) * 4, compiled=False),
+    *(
+        estimator_case(row, dist)
+        for table in (estimators.ESTIMATORS, estimators.BOUNDS)
+        for row in table.values()
+        for dist in REPRESENTATIVES[row.needs]
+    ),
 )

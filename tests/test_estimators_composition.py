@@ -30,7 +30,9 @@ LOGITS = jnp.array([-1.2, 0.3, 0.9])
 THETA = jnp.array([0.1, -0.2, 0.3, 0.0])
 BITS, NORMAL = Bernoulli(LOGITS), Normal(LOGITS, jnp.array([0.5, 1.0, 1.5]))
 ROWS = list(ESTIMATORS.values())
-FITTING = [(row, BITS if isinstance(BITS, row.needs) else NORMAL) for row in ROWS]
+CATEGORY = Categorical(LOGITS)
+FITTING = [(row, next(dist for dist in (BITS, CATEGORY, NORMAL) if isinstance(dist, row.needs))) for row in ROWS]
+DIST_OF = {row.name: dist for row, dist in FITTING}
 FIRST_ORDER = [row for row in ROWS if row.derivative_order == 1]
 SCORE = [row for row in ROWS if row.needs is Scored and row.derivative_order == math.inf]
 ANY_ORDER = [row for row in ROWS if row.unbiased_gradient and row.derivative_order == math.inf and row not in SCORE]
@@ -148,8 +150,9 @@ SECOND = {"hessian": jax.hessian, "gradient of gradient": lambda f: jax.grad(lam
 @pytest.mark.parametrize("second", SECOND)
 @pytest.mark.parametrize("row", FIRST_ORDER, ids=named)
 def test_a_second_derivative_through_a_first_order_draw_raises(row, second, around):
-    def loss(logits):
-        return estimate(row, jax.random.key(0), Bernoulli(logits), lambda b: smooth(b, THETA))
+    def loss(first):
+        dist = type(DIST_OF[row.name])(first, *DIST_OF[row.name][1:])
+        return estimate(row, jax.random.key(0), dist, lambda x: smooth(x, THETA))
 
     def scanned(x):
         return lax.scan(lambda total, _: (total + loss(x + total), None), jnp.zeros(()), length=2)[0]
@@ -161,13 +164,13 @@ def test_a_second_derivative_through_a_first_order_draw_raises(row, second, arou
 
 @pytest.mark.parametrize("row", FIRST_ORDER, ids=named)
 def test_what_f_closes_over_has_a_hessian_also_with_a_first_order_draw(row):
-    def loss(theta, logits):
-        return estimate(row, jax.random.key(0), Bernoulli(logits), lambda b: smooth(b, theta))
+    def loss(theta, dist):
+        return estimate(row, jax.random.key(0), dist, lambda x: smooth(x, theta))
 
-    _, draws = estimate(row, jax.random.key(0), BITS, lambda b: (b.sum(), b), has_aux=True)
+    _, draws = estimate(row, jax.random.key(0), DIST_OF[row.name], lambda x: (x.sum(), x), has_aux=True)
     mean = jax.jit(jax.hessian(lambda theta: jnp.mean(jax.vmap(lambda b: smooth(b, theta))(draws))))
     expected = mean(THETA)
-    np.testing.assert_allclose(jax.jit(jax.hessian(loss))(THETA, LOGITS), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.hessian(loss))(THETA, DIST_OF[row.name]), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("row", "dist"), FITTING, ids=named)
@@ -193,7 +196,7 @@ def test_forward_mode_value_and_grad_and_aux_agree(row, dist):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), reverse, forward)
     value, aux, _ = reverse
     # Auxiliary values for each sample, or for each of the eight values.
-    num_draws = default_num_samples(row) or 8
+    num_draws = row.evaluations(1, dist) if row.name == "arsm" else default_num_samples(row) or 8
     assert (aux["draw"].shape, aux["three"].shape) == ((num_draws, 3), (num_draws, 3))
     if row.needs is not Enumerable:  # whose draws have weights
         np.testing.assert_allclose(value, np.mean([smooth(x, THETA) for x in aux["draw"]]), rtol=1e-5)

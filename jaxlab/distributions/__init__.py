@@ -35,6 +35,7 @@ from jaxlab.distributions.capabilities import (
 from jaxlab.distributions.continuous import Exponential, Gumbel, Laplace, Logistic, MultivariateNormal, Normal
 from jaxlab.distributions.discrete import Bernoulli, Categorical, Poisson
 from jaxlab.distributions.gamma import Beta, Dirichlet, Gamma
+from jaxlab.distributions.permutations import PlackettLuce
 
 __all__ = [
     "Adapted",
@@ -56,6 +57,7 @@ __all__ = [
     "MeanValued",
     "MultivariateNormal",
     "Normal",
+    "PlackettLuce",
     "Poisson",
     "Relaxable",
     "Reparameterizable",

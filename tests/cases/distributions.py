@@ -18,6 +18,7 @@ from jaxlab.distributions import (
     Logistic,
     MultivariateNormal,
     Normal,
+    PlackettLuce,
     Poisson,
 )
 
@@ -112,6 +113,9 @@ EXTREME_CATEGORIES = (
     *((Categorical(CERTAIN), SECOND), (Categorical(IMPOSSIBLE), SECOND)),
 )
 
+ORDER, PERMUTATION = PlackettLuce(LOGITS), f32([0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+ORDERS = each("self", PlackettLuce(HUGE), PlackettLuce(TIES), PlackettLuce(IMPOSSIBLE))
+
 DISTRIBUTIONS = (
     *family(Normal(LOGITS, SCALE), VALUE, (Normal(HUGE, SCALE), VALUE), (Normal(VALUE, NARROW), VALUE)),
     *family(MULTIVARIATE, VALUE, (MultivariateNormal(HUGE, TRIANGLE), VALUE), (MULTIVARIATE, LOGITS)),
@@ -138,4 +142,43 @@ DISTRIBUTIONS = (
         results=("wide",),
         extremes=each("self", *(dist for dist, _ in EXTREME_CATEGORIES)),
     ),
+    Case("distributions.PlackettLuce.sample", {"self": ORDER}, extremes=ORDERS),
+    Case(
+        "distributions.PlackettLuce.log_prob",
+        {"self": ORDER, "value": PERMUTATION},
+        exact=("self", "value"),
+        extremes=ORDERS,
+    ),
+    Case(
+        "distributions.PlackettLuce.perturb", {"self": ORDER}, exact=("self",), results=("wide",), extremes=ORDERS[:2]
+    ),
+    Case(
+        "distributions.PlackettLuce.harden",
+        {"self": ORDER, "perturbed": LOGITS + 0.25},
+        wide=("perturbed",),
+        extremes=each("perturbed", HUGE, TIES),
+    ),
+    Case(
+        "distributions.PlackettLuce.soften",
+        {"self": ORDER, "perturbed": LOGITS + 0.25, "temperature": 0.5},
+        exact=("perturbed", "temperature"),
+        wide=("perturbed",),
+        extremes=each("perturbed", HUGE, TIES, IMPOSSIBLE) + COLD,
+    ),
+    Case(
+        "distributions.PlackettLuce.perturb_given",
+        {"self": ORDER, "value": PERMUTATION},
+        exact=("self",),
+        results=("wide",),
+        extremes=ORDERS,
+    ),
+    Case(
+        "distributions.PlackettLuce.condition",
+        {"self": ORDER, "perturbed": LOGITS + 0.25},
+        surrogate=("self",),
+        results=("wide",),
+        wide=("perturbed",),
+        extremes=each("perturbed", HUGE, TIES),
+    ),
+    Case("distributions.PlackettLuce.support", {"self": ORDER}, compiled=False),
 )

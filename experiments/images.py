@@ -13,10 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 Name = Literal["digits", "fashion_mnist"]
+Split = Literal["train", "test"]
 
-FASHION_MNIST_FILE = "train-images-idx3-ubyte"
-#: Of the decompressed file: upstream and the Debian package compress the same images differently.
-FASHION_MNIST_SHA256 = "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+FASHION_MNIST_FILES: dict[Split, str] = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+#: Of the decompressed files: upstream and the Debian package compress the same images differently.
+FASHION_MNIST_SHA256: dict[Split, str] = {
+    "train": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "test": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+}
 #: Where the authors keep the files (README of that repository, "Get the Data").
 FASHION_MNIST_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 #: Where the Debian package dataset-fashion-mnist puts them.
@@ -31,21 +35,25 @@ class DataError(Exception):
     """Images that could not be had, or that are not what they should be; the message says what to do."""
 
 
-def load(name: Name, directory: Path | None = None) -> np.ndarray:
+def load(name: Name, directory: Path | None = None, *, split: Split = "train") -> np.ndarray:
     """Images by name, in a fixed order.
 
     Args:
-      name: "digits" (1,797 of 8 x 8, part of scikit-learn) or "fashion_mnist" (60,000 of 28 x 28).
+      name: "digits" (1,797 of 8 x 8, part of scikit-learn) or "fashion_mnist" (60,000 of 28 x 28, 10,000 for tests).
       directory: where the file of Fashion-MNIST lies, compressed or not; otherwise it is looked for in the Debian
         package ``dataset-fashion-mnist`` and in the cache of earlier downloads, and then downloaded and checked.
+      split: which file of Fashion-MNIST; the digits have one only.
 
     Returns:
       Brightness in [0, 1], float32, of shape [images, height, width].
 
     Raises:
-      DataError: if the images cannot be found or are damaged; if a directory is given for the digits.
+      DataError: if the images cannot be found or are damaged; if a directory or the test images are asked for of the
+        digits.
     """
     if name == "digits":
+        if split != "train":
+            raise DataError("digits have no test images of their own: split those there are")
         if directory is not None:
             raise DataError("digits come with scikit-learn: a data directory makes sense for fashion_mnist only")
         from sklearn.datasets import load_digits
@@ -54,7 +62,7 @@ def load(name: Name, directory: Path | None = None) -> np.ndarray:
         return (digits.images / 16).astype(np.float32)
     if name != "fashion_mnist":
         raise DataError(f"data must be 'digits' or 'fashion_mnist'; got {name!r}")
-    return read_idx(find_fashion_mnist(directory), num_axes=3).astype(np.float32) / 255
+    return read_idx(find_fashion_mnist(directory, split), num_axes=3).astype(np.float32) / 255
 
 
 def cache_directory() -> Path:
@@ -62,9 +70,10 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxlab"
 
 
-def find_fashion_mnist(directory: Path | None = None) -> Path:
-    """The file of training images: in the given directory (nowhere else then), the package, the cache, the net."""
-    names = (FASHION_MNIST_FILE, FASHION_MNIST_FILE + ".gz")
+def find_fashion_mnist(directory: Path | None = None, split: Split = "train") -> Path:
+    """The file of images: in the given directory (nowhere else then), the package, the cache, the net."""
+    names = (FASHION_MNIST_FILES[split], FASHION_MNIST_FILES[split] + ".gz")
+    sha256 = FASHION_MNIST_SHA256[split]
     place = FASHION_MNIST_PACKAGE if directory is None else directory
     for candidate in (place / name for name in names):
         if candidate.is_file():
@@ -72,10 +81,10 @@ def find_fashion_mnist(directory: Path | None = None) -> Path:
     if directory is not None:
         raise DataError(f"no file {' or '.join(names)} in the data directory {directory}")
     cached = cache_directory() / names[0]
-    if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == FASHION_MNIST_SHA256:
+    if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == sha256:
         return cached
     try:
-        return download(FASHION_MNIST_URL + names[1], FASHION_MNIST_SHA256, cached)
+        return download(FASHION_MNIST_URL + names[1], sha256, cached)
     except OSError as error:
         raise DataError(
             f"Fashion-MNIST is not here, and its download failed ({error}). Do one of these: install the Debian package"

@@ -26,13 +26,16 @@ def test_digits_are_embedded():
     assert (pictures.min(), pictures.max()) == (0, 1)
     with pytest.raises(images.DataError, match="fashion_mnist only"):
         images.load("digits", Path())
+    with pytest.raises(images.DataError, match="no test images"):
+        images.load("digits", split="test")
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_given_directory_is_read(tmp_path, suffix):
+@pytest.mark.parametrize(("split", "name"), [("train", "train-images-idx3-ubyte"), ("test", "t10k-images-idx3-ubyte")])
+def test_a_given_directory_is_read(tmp_path, suffix, split, name):
     content = idx(IMAGES)
-    (tmp_path / f"train-images-idx3-ubyte{suffix}").write_bytes(gzip.compress(content) if suffix else content)
-    pictures = images.load("fashion_mnist", tmp_path)
+    (tmp_path / f"{name}{suffix}").write_bytes(gzip.compress(content) if suffix else content)
+    pictures = images.load("fashion_mnist", tmp_path, split=split)
     np.testing.assert_allclose(pictures, IMAGES / 255, rtol=1e-6)
 
 
@@ -96,7 +99,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
 def test_places_are_tried_in_order(tmp_path, monkeypatch):
     package, cache, asked = tmp_path / "package", tmp_path / "cache", []
     monkeypatch.setattr(images, "FASHION_MNIST_PACKAGE", package)
-    monkeypatch.setattr(images, "FASHION_MNIST_SHA256", hashlib.sha256(GOOD).hexdigest())
+    monkeypatch.setitem(images.FASHION_MNIST_SHA256, "train", hashlib.sha256(GOOD).hexdigest())
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
     def no_network(url, sha256, destination):

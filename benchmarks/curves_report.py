@@ -1,0 +1,346 @@
+"""The table and the figures of the training curves, from whatever runs there are."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.figures import GREY, PALETTE, STYLE, log_axis
+from benchmarks.tables import number, with_error
+from benchmarks.trained_estimators import TRAINED
+from experiments.runs import CONFIG, METRICS, read_metrics, save_figure, write_atomically
+from jaxlab.estimators import ESTIMATORS
+
+TIMINGS = "seconds_a_step.json"
+#: What the differences are to: the estimator that everybody has.
+REFERENCE = "leave_one_out"
+METRIC_NAMES = ("train_elbo", "validation_elbo", "test_bound", "variance")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One estimator's metrics: for each name the steps, and an array [steps, seeds]."""
+
+    name: str
+    evaluations: int
+    seeds: tuple[int, ...]
+    metrics: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def label(self) -> str:
+        """Estimator and evaluations of f in one word."""
+        return f"{self.name}-{self.evaluations}"
+
+    def at(self, metric: str, step: int) -> np.ndarray | None:
+        """The values of the seeds at one step, if it was measured there."""
+        steps, values = self.metrics.get(metric, (np.zeros(0), np.zeros((0, 0))))
+        (where,) = np.nonzero(steps == step)
+        return values[where[0]] if where.size else None
+
+
+def in_words(measured: dict[str, Any]) -> str:
+    """Means over the seeds, in one line."""
+    return ", ".join(f"{name} {float(np.mean(value)):.5g}" for name, value in measured.items())
+
+
+def save_timings(directory: Path, seconds: dict[str, float], num_seeds: int) -> None:
+    """Keeps seconds a step, and with how many seeds at once; earlier timings of other estimators stay."""
+    path = directory / TIMINGS
+    directory.mkdir(parents=True, exist_ok=True)
+    known = json.loads(path.read_text())["seconds"] if path.exists() else {}
+    content = {"seeds": num_seeds, "seconds": known | seconds}
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def curves_in(directory: Path) -> list[Curve]:
+    """The curves of all runs below a directory, in the order of the table of estimators."""
+    groups: dict[tuple[str, int], list[tuple[int, list[dict[str, Any]]]]] = {}
+    for path in sorted(directory.glob(f"*/seeds-*/{METRICS}")):
+        config = json.loads((path.parent / CONFIG).read_text())
+        key = config["recipe"]["estimator"], config["recipe"]["evaluations"]
+        groups.setdefault(key, []).append((config["first_seed"], read_metrics(path.parent)))
+    curves = [curve_of(*key, sorted(runs, key=lambda run: run[0])) for key, runs in groups.items()]
+    order = list(TRAINED)
+    curves = [curve for curve in curves if "train_elbo" in curve.metrics and curve.name in order]
+    return sorted(curves, key=lambda curve: (curve.evaluations > 2, order.index(curve.name), curve.evaluations))
+
+
+def curve_of(name: str, evaluations: int, runs: Sequence[tuple[int, list[dict[str, Any]]]]) -> Curve:
+    """The runs of several groups of seeds as one curve, over the steps that all of them have."""
+    metrics = {}
+    seeds: list[int] = []
+    for metric in METRIC_NAMES:
+        by_step = [{line["step"]: line[metric] for line in lines if metric in line} for _, lines in runs]
+        steps = sorted(set.intersection(*(set(one) for one in by_step)))
+        if steps:
+            values = [[np.nan if v is None else v for one in by_step for v in one[step]] for step in steps]
+            metrics[metric] = np.array(steps), np.array(values, float)
+    for first_seed, lines in runs:
+        seeds += range(first_seed, first_seed + len(lines[0]["train_loss"]) if lines else first_seed)
+    return Curve(name, evaluations, tuple(seeds), metrics)
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float | None]:
+    """The mean over seeds and its standard error, which one seed does not have."""
+    error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
+    return float(values.mean()), error
+
+
+def results_of(curves: Sequence[Curve], timings: dict[str, float]) -> list[dict[str, Any]]:
+    """One row for each estimator and each step at which all was measured."""
+    reference = {curve.evaluations: curve for curve in curves if curve.name == REFERENCE}
+    rows = []
+    for step in sorted({int(step) for curve in curves for step in curve.metrics.get("test_bound", ((), ()))[0]}):
+        for curve in curves:
+            if curve.at("test_bound", step) is None:
+                continue
+            row: dict[str, Any] = {
+                "step": step,
+                "estimator": curve.name,
+                "options": TRAINED[curve.name].options,
+                "evaluations": curve.evaluations,
+                "unbiased": ESTIMATORS[curve.name].unbiased_gradient,
+                "seeds": list(curve.seeds),
+                "seconds": timings.get(curve.label),
+            }
+            for metric in METRIC_NAMES:
+                values = curve.at(metric, step)
+                assert values is not None
+                row[metric], row[f"{metric}_standard_error"] = mean_and_error(values)
+            other = reference.get(curve.evaluations)
+            if other is not None and curve is not other and other.at("train_elbo", step) is not None:
+                differences = paired(curve, other, step)
+                row["train_elbo_difference"], row["train_elbo_difference_standard_error"] = mean_and_error(differences)
+            rows.append(row)
+    return rows
+
+
+def paired(curve: Curve, other: Curve, step: int) -> np.ndarray:
+    """Differences of the train ELBO, seed by seed: the same initial weights, images, order and pixels."""
+    common = [seed for seed in curve.seeds if seed in other.seeds]
+    ours, theirs = curve.at("train_elbo", step), other.at("train_elbo", step)
+    assert ours is not None
+    assert theirs is not None
+    return ours[[curve.seeds.index(s) for s in common]] - theirs[[other.seeds.index(s) for s in common]]
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of one step as a table in Markdown."""
+    heads = (
+        "estimator",
+        "f",
+        "unbiased",
+        "seeds",
+        "train ELBO",
+        f"less {REFERENCE}",
+        "test bound",
+        "variance",
+        "ms a step",
+    )
+    lines = ["| " + " | ".join(heads) + " |", "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+
+    def cell(row: dict[str, Any], name: str) -> str:
+        value, error = row.get(name), row.get(f"{name}_standard_error")
+        if value is None:
+            return "-"
+        return number(value, 5) if error is None else with_error(value, error)
+
+    for row in rows:
+        cells = (
+            f"`{row['estimator']}`{', ' * bool(row['options'])}{row['options']}",
+            str(row["evaluations"]),
+            "yes" if row["unbiased"] else "no",
+            str(len(row["seeds"])),
+            *(cell(row, name) for name in ("train_elbo", "train_elbo_difference", "test_bound")),
+            number(row["variance"]),
+            "-" if row["seconds"] is None else number(1e3 * row["seconds"]),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write(directory: Path, command: str) -> list[Path]:
+    """Writes results.json, table.md and the figures of the runs below ``directory``; nothing if there are none."""
+    curves = curves_in(directory)
+    if not curves:
+        return []
+    path = directory / TIMINGS
+    timings = json.loads(path.read_text()) if path.exists() else {"seeds": 0, "seconds": {}}
+    rows = results_of(curves, timings["seconds"])
+    results = {"command": command, "timed_with_seeds": timings["seeds"], "rows": rows}
+    write_atomically(directory / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    tables = []
+    for step in sorted({row["step"] for row in rows}):
+        tables.append(f"### {step:,} steps\n\n{table_of([row for row in rows if row['step'] == step])}\n")
+    legend = (
+        "Nats; ± is one standard error over seeds. f: evaluations of f a step and image. less leave_one_out: the"
+        " difference of the train ELBO to it at as many evaluations, seed by seed. variance: of the encoder's gradient"
+        f" at frozen parameters. ms a step: of {timings['seeds']} seeds together, on the machine that trained them.\n"
+    )
+    write_atomically(directory / "table.md", "\n".join([f"`{command}`\n", legend, *tables]).encode())
+    written = [directory / "results.json", directory / "table.md"]
+    with matplotlib.rc_context(STYLE):
+        for name, figure in figures_of(curves, timings["seconds"], directory.name).items():
+            save_figure(directory / name, figure)
+            written.append(directory / name)
+    return written
+
+
+def figures_of(curves: Sequence[Curve], timings: dict[str, float], title: str) -> dict[str, Figure]:
+    """The figures by file name; those of time only for what was timed."""
+    title = re.sub("_", " ", title.replace("-", ", "))
+    figures = {"elbo_against_steps.png": elbo_figure(curves, None, title)}
+    timed = [curve for curve in curves if curve.label in timings]
+    if timed:
+        figures["elbo_against_time.png"] = elbo_figure(timed, timings, title)
+    measured = [curve for curve in curves if "variance" in curve.metrics]
+    if measured:
+        figures["variance_against_steps.png"] = variance_figure(measured, title)
+    return figures
+
+
+def panels(curves: Sequence[Curve], rows: int) -> tuple[Figure, np.ndarray, list[list[Curve]]]:
+    """A figure with a column for two evaluations a step and one for three, where there are both."""
+    columns = [[c for c in curves if c.evaluations <= 2], [c for c in curves if c.evaluations > 2]]
+    columns = [column for column in columns if column]
+    figure = Figure(figsize=(6.6 * len(columns), 1.2 + 3.9 * rows))
+    axes = figure.subplots(rows, len(columns), squeeze=False, sharex=True, sharey="row")
+    for column, own in enumerate(columns):
+        counts = sorted({curve.evaluations for curve in own})
+        axes[0, column].set_title(f"{' or '.join(map(str, counts))} evaluations of f a step")
+    return figure, axes, columns
+
+
+def color_of(curve: Curve) -> str:
+    """One colour an estimator, in every figure."""
+    return PALETTE[list(TRAINED).index(curve.name) % len(PALETTE)]
+
+
+def style_of(curve: Curve) -> dict[str, Any]:
+    """Biased estimators are dashed."""
+    unbiased = ESTIMATORS[curve.name].unbiased_gradient
+    return {"color": color_of(curve), "linewidth": 1.6, "linestyle": "-" if unbiased else (0, (4, 1.5))}
+
+
+def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
+    """Writes each label beside the end of its line; those that would overlap move apart, joined by a thin line."""
+    pixels = [(axes.transData.transform((x, y)), text, color) for x, y, text, color in ends]
+    pixels.sort(key=lambda entry: entry[0][1])
+    right = max(x for (x, _), _, _ in pixels)
+    bottom, top = axes.bbox.y0, axes.bbox.y1
+    gap = 15 * axes.figure.dpi / 100
+    heights = [min(max(y, bottom), top) for (_, y), _, _ in pixels]
+    for _ in range(200):  # neighbours push each other
+        for i in range(len(heights) - 1):
+            overlap = gap - (heights[i + 1] - heights[i])
+            if overlap > 0:
+                heights[i] -= overlap / 2
+                heights[i + 1] += overlap / 2
+        shift = max(0.0, bottom - heights[0])
+        heights = [height + shift for height in heights]
+    back = axes.transData.inverted()
+    for ((x, y), text, color), height in zip(pixels, heights, strict=True):
+        place = back.transform((right + 14, height))
+        axes.annotate(
+            text,
+            back.transform((x, y)),
+            place,
+            color=color,
+            fontsize=9,
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2},
+        )
+
+
+def draw_lines(axes: Axes, curves: Sequence[Curve], lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Means as lines, with a band of one standard error; labels are written when the limits are final."""
+    for curve, (x, values) in zip(curves, lines, strict=True):
+        mean = values.mean(1)
+        axes.plot(x, mean, **style_of(curve))
+        if values.shape[1] > 1:
+            error = values.std(1, ddof=1) / np.sqrt(values.shape[1])
+            axes.fill_between(x, mean - error, mean + error, color=color_of(curve), alpha=0.18, linewidth=0)
+
+
+def labels_of(curves: Sequence[Curve], lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Any]:
+    """Where the lines end, what they are called, and their colours."""
+    return [
+        (float(x[-1]), float(values[-1].mean()), curve.name, color_of(curve))
+        for curve, (x, values) in zip(curves, lines, strict=True)
+    ]
+
+
+def elbo_figure(curves: Sequence[Curve], timings: dict[str, float] | None, title: str) -> Figure:
+    """The train ELBO against steps or seconds; below, the difference to the reference at the same step or time."""
+    figure, axes, columns = panels(curves, rows=2)
+    everything, labels = [], []
+    for column, own in enumerate(columns):
+        lines = []
+        for curve in own:
+            steps, values = curve.metrics["train_elbo"]
+            lines.append((steps * (timings[curve.label] if timings else 1.0), values))
+        draw_lines(axes[0, column], own, lines)
+        everything += [values.mean(1) for _, values in lines]
+        labels.append((axes[0, column], labels_of(own, lines)))
+        references = [i for i, curve in enumerate(own) if curve.name == REFERENCE]
+        if references:
+            x, values = lines[references[0]]
+            level = values.mean(1)
+            differences = []
+            for curve_x, curve_values in lines:
+                inside = (curve_x >= x[0]) & (curve_x <= x[-1])
+                base = np.interp(curve_x[inside], x, level)
+                differences.append((curve_x[inside], curve_values[inside] - base[:, None]))
+            shown = [i for i, (inside_x, _) in enumerate(differences) if inside_x.size]
+            own, differences = [own[i] for i in shown], [differences[i] for i in shown]
+            draw_lines(axes[1, column], own, differences)
+            labels.append((axes[1, column], labels_of(own, differences)))
+        axes[1, column].set_xlabel("seconds of training (all seeds together)" if timings else "steps")
+        axes[1, column].set_xscale("log")
+    best = max(values.max() for values in everything)
+    axes[0, 0].set_ylim(best - 30, best + 1)
+    axes[0, 0].set_ylabel("train ELBO (nats)")
+    axes[1, 0].set_ylabel(f"difference to {REFERENCE} (nats)")
+    axes[1, 0].set_ylim(-8, 8)
+    finish(figure, f"{title}: train ELBO", labels)
+    return figure
+
+
+def variance_figure(curves: Sequence[Curve], title: str) -> Figure:
+    """The variance of the encoder's gradient, with frozen parameters, along the training."""
+    figure, axes, columns = panels(curves, rows=1)
+    labels, everything, steps = [], [], []
+    for column, own in enumerate(columns):
+        lines = [curve.metrics["variance"] for curve in own]
+        draw_lines(axes[0, column], own, lines)
+        labels.append((axes[0, column], labels_of(own, lines)))
+        everything += [value for _, values in lines for value in values.mean(1)]
+        steps += [step for x, _ in lines for step in x]
+        axes[0, column].set_xlabel("steps")
+    for one in axes[0]:
+        log_axis(one, "x", steps, margin=1.1)
+        log_axis(one, "y", everything)
+    axes[0, 0].set_ylabel("variance of the encoder's gradient\n(mean over its parameters)")
+    finish(figure, f"{title}: variance at frozen parameters", labels)
+    return figure
+
+
+def finish(figure: Figure, title: str, labels: list[Any]) -> None:
+    """Title, note and labels, once the axes have their final places."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    note = "Solid: unbiased. Dashed: biased. Bands: one standard error over seeds."
+    figure.supxlabel(note, fontsize=9, color=GREY, x=0.01, ha="left")
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(rect=(0, 0, 0.88, 1), wspace=0.34)  # pyright: ignore[reportCallIssue]
+    figure.draw_without_rendering()
+    for axes, ends in labels:
+        label_ends(axes, ends)

@@ -119,22 +119,22 @@ def apply(network: Network, x: Float[Array, "inputs"]) -> Float[Array, "outputs"
 
 
 def encode(
-    model: Autoencoder, recipe: Recipe, image: Float[Array, "pixels"], mean: Float[Array, "pixels"]
+    model: Autoencoder, protocol: Protocol, image: Float[Array, "pixels"], mean: Float[Array, "pixels"]
 ) -> Bernoulli:
     """The law of the bits given an image of zeros and ones."""
-    return Bernoulli(apply(model.encoder, image - mean if recipe.settings.centred else image))
+    return Bernoulli(apply(model.encoder, image - mean if protocol.centred else image))
 
 
 def log_joint(
-    model: Autoencoder, recipe: Recipe, bits: Float[Array, "latents"], image: Float[Array, "pixels"]
+    model: Autoencoder, protocol: Protocol, bits: Float[Array, "latents"], image: Float[Array, "pixels"]
 ) -> Float[Array, ""]:
     r"""The joint log-probability :math:`\log p(x|b) + \log p(b)` in nats.
 
     Between bits of 0 and 1, where relaxations look, both terms are what their formulas give.
     """
-    logits = apply(model.decoder, 2 * bits - 1 if recipe.settings.centred else bits)
+    logits = apply(model.decoder, 2 * bits - 1 if protocol.centred else bits)
     log_likelihood = jnp.sum(image * logits - jax.nn.softplus(logits))
-    if recipe.settings.prior_learning_rate == 0:
+    if protocol.prior_learning_rate == 0:
         return log_likelihood - NUM_LATENTS * math.log(2)
     return log_likelihood + Bernoulli(model.prior).log_prob(bits)
 
@@ -162,10 +162,10 @@ def loss(
     num_samples = num_samples_of(recipe.estimator, recipe.evaluations)
 
     def of_one_image(key: PRNGKeyArray, image: Float[Array, "pixels"]) -> Float[Array, ""]:
-        posterior = encode(model, recipe, image, mean)
+        posterior = encode(model, recipe.settings, image, mean)
 
         def negative_elbo(bits: Float[Array, "latents"]) -> Float[Array, ""]:
-            return posterior.log_prob(bits) - log_joint(model, recipe, bits, image)
+            return posterior.log_prob(bits) - log_joint(model, recipe.settings, bits, image)
 
         return trained.estimate(key, posterior, negative_elbo, num_samples, tunables)
 
@@ -268,13 +268,13 @@ def mean_over_images(of_one_image: Callable, key: PRNGKeyArray, images: Any, chu
     return jnp.mean(lax.map(of_one_index, jnp.arange(len(images)), batch_size=chunk))
 
 
-@functools.partial(jax.jit, static_argnames=("recipe", "num_samples"))
+@functools.partial(jax.jit, static_argnames=("protocol", "num_samples"))
 def bound(
     models: Autoencoder,
     key: PRNGKeyArray,
     images: UInt8[Array, "n pixels"],
     mean: Float[Array, "pixels"],
-    recipe: Recipe,
+    protocol: Protocol,
     num_samples: int,
 ) -> Float[Array, "seeds"]:
     r"""The bound :math:`\log \frac1n \sum_k p(x, b_k) / q(b_k|x)` in nats, mean over images; the ELBO for one sample.
@@ -284,9 +284,9 @@ def bound(
 
     def of_one_model(model: Autoencoder) -> Float[Array, ""]:
         def of_one_image(key: PRNGKeyArray, image: Float[Array, "pixels"]) -> Float[Array, ""]:
-            posterior = encode(model, recipe, image, mean)
+            posterior = encode(model, protocol, image, mean)
             bits = jax.vmap(posterior.sample)(jax.random.split(key, num_samples))
-            log_joints = jax.vmap(lambda b: log_joint(model, recipe, b, image))(bits)
+            log_joints = jax.vmap(lambda b: log_joint(model, protocol, b, image))(bits)
             log_weights = log_joints - jax.vmap(posterior.log_prob)(bits)
             return jax.nn.logsumexp(log_weights) - math.log(num_samples)
 

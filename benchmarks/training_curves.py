@@ -19,11 +19,12 @@ test images. variance: of the estimator's gradient at frozen parameters on one f
 parameters.
 """
 
+import contextlib
 import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -94,7 +95,7 @@ class Settings:
     report: bool = False
     """Train nothing: draw up the table and the figures of the runs there are."""
     smoke: bool = False
-    """A few steps of each estimator on the digits, which say nothing."""
+    """A few steps of two estimators (or of those named) on the digits, which say nothing."""
     out: Path = RUNS
     """Directory of the runs."""
 
@@ -122,8 +123,23 @@ class RunConfig:
 def smoke(settings: Settings) -> Settings:
     """The same on small images, for seconds."""
     small = {"steps": 20, "block": 10, "evaluate_every": 10, "save_every": 10, "pairs": 2, "bound_samples": 3}
-    out = RUNS.with_name("training_curves_smoke") if settings.out == RUNS else settings.out
-    return dataclasses.replace(settings, data="digits", out=out, **small)
+    default = Settings()
+    if settings.estimators == default.estimators:
+        small |= {"estimators": ("leave_one_out", "double_control_variate"), "evaluations": (2,)}
+    if settings.out == default.out:
+        small["out"] = RUNS.with_name("training_curves_smoke")
+    return dataclasses.replace(settings, data="digits", **small)
+
+
+@contextlib.contextmanager
+def compiling_fast(wanted: bool) -> Iterator[None]:
+    """Compiles in half the time code that is slow, for runs of seconds."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", wanted or before)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def load(name: Name, directory: Path | None) -> Data:
@@ -170,7 +186,7 @@ def measurements(training: Training, step: int, config: RunConfig, data: Data) -
     )
 
     def bound_on(part: str, num_samples: int) -> Any:
-        return bound(training.model, keys[part], getattr(data, part), data.mean, config.recipe, num_samples)
+        return bound(training.model, keys[part], getattr(data, part), data.mean, config.recipe.settings, num_samples)
 
     measured: dict[str, Any] = {}
     everything = is_measured(step, config.block)
@@ -269,22 +285,27 @@ def main(settings: Settings) -> int:
     try:
         check(settings)
         if not settings.report:
-            data = load(settings.data, settings.data_directory)
-            if settings.time:
-                seconds = time_steps(settings, data, 11, console)
-                curves_report.save_timings(settings.directory, seconds, settings.seeds)
-            else:
-                for name, evaluations in trainings(settings.estimators, settings.evaluations):
-                    last_seed = settings.first_seed + settings.seeds - 1
-                    seeds = f"seeds-{settings.first_seed}-{last_seed}"
-                    directory = settings.directory / f"{name}-{evaluations}" / seeds
-                    train_one(config_of(settings, name, evaluations), directory, data, settings.save_every, console)
+            with compiling_fast(settings.smoke):
+                train_or_time(settings, console)
         for path in curves_report.write(settings.directory, command_of(settings)):
             console.print(path)
     except (DataError, RunError) as error:
         print(f"training_curves: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def train_or_time(settings: Settings, console: Console) -> None:
+    """What the settings ask for, one estimator after the other."""
+    data = load(settings.data, settings.data_directory)
+    if settings.time:
+        seconds = time_steps(settings, data, 11, console)
+        curves_report.save_timings(settings.directory, seconds, settings.seeds)
+        return
+    for name, evaluations in trainings(settings.estimators, settings.evaluations):
+        seeds = f"seeds-{settings.first_seed}-{settings.first_seed + settings.seeds - 1}"
+        directory = settings.directory / f"{name}-{evaluations}" / seeds
+        train_one(config_of(settings, name, evaluations), directory, data, settings.save_every, console)
 
 
 if __name__ == "__main__":

@@ -250,7 +250,7 @@ def train_step(
         tunables_updates, tunables_state = tunables_optimizer(recipe).update(
             tunables_slopes, training.tunables_optimizer, training.tunables
         )
-    model = optax.apply_updates(training.model, updates)
+    model: Any = optax.apply_updates(training.model, updates)
     tunables = optax.apply_updates(training.tunables, tunables_updates)
     return Training(model, optimizer_state, tunables, tunables_state), value
 

@@ -21,6 +21,8 @@ from jaxlab.estimators import ESTIMATORS
 TIMINGS = "seconds_a_step.json"
 #: What the differences are to: the estimator that everybody has.
 REFERENCE = "leave_one_out"
+#: As many as there are estimators: told apart by eyes of every kind, the last ones by their dashes too.
+COLORS = (*PALETTE, "#8C6D31", "#7F3C8D", "#999999")
 METRIC_NAMES = ("train_elbo", "validation_elbo", "test_bound", "variance")
 
 
@@ -210,8 +212,13 @@ def panels(curves: Sequence[Curve], rows: int) -> tuple[Figure, np.ndarray, list
     """A figure with a column for two evaluations a step and one for three, where there are both."""
     columns = [[c for c in curves if c.evaluations <= 2], [c for c in curves if c.evaluations > 2]]
     columns = [column for column in columns if column]
-    figure = Figure(figsize=(6.6 * len(columns), 1.2 + 3.9 * rows))
+    width, height = 7.0 * len(columns), 1.4 + 3.7 * rows
+    figure = Figure(figsize=(width, height), layout="none")
     axes = figure.subplots(rows, len(columns), squeeze=False, sharex=True, sharey="row")
+    # Room for the labels at the ends of the lines, of two inches on the right of each panel.
+    panel = (width - 0.9) / len(columns) - 2
+    right, top, bottom = 1 - 2 / width, 1 - 0.8 / height, 0.85 / height
+    figure.subplots_adjust(left=0.9 / width, right=right, top=top, bottom=bottom, wspace=2 / panel, hspace=0.12)
     for column, own in enumerate(columns):
         counts = sorted({curve.evaluations for curve in own})
         axes[0, column].set_title(f"{' or '.join(map(str, counts))} evaluations of f a step")
@@ -220,7 +227,7 @@ def panels(curves: Sequence[Curve], rows: int) -> tuple[Figure, np.ndarray, list
 
 def color_of(curve: Curve) -> str:
     """One colour an estimator, in every figure."""
-    return PALETTE[list(TRAINED).index(curve.name) % len(PALETTE)]
+    return COLORS[list(TRAINED).index(curve.name) % len(COLORS)]
 
 
 def style_of(curve: Curve) -> dict[str, Any]:
@@ -247,11 +254,11 @@ def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
         heights = [height + shift for height in heights]
     back = axes.transData.inverted()
     for ((x, y), text, color), height in zip(pixels, heights, strict=True):
-        place = back.transform((right + 14, height))
+        end, place = (back.transform(point).tolist() for point in ((x, y), (right + 14, height)))
         axes.annotate(
             text,
-            back.transform((x, y)),
-            place,
+            tuple(end),
+            tuple(place),
             color=color,
             fontsize=9,
             va="center",
@@ -281,7 +288,7 @@ def labels_of(curves: Sequence[Curve], lines: Sequence[tuple[np.ndarray, np.ndar
 def elbo_figure(curves: Sequence[Curve], timings: dict[str, float] | None, title: str) -> Figure:
     """The train ELBO against steps or seconds; below, the difference to the reference at the same step or time."""
     figure, axes, columns = panels(curves, rows=2)
-    everything, labels = [], []
+    everything, late, places, labels = [], [], [], []
     for column, own in enumerate(columns):
         lines = []
         for curve in own:
@@ -289,6 +296,7 @@ def elbo_figure(curves: Sequence[Curve], timings: dict[str, float] | None, title
             lines.append((steps * (timings[curve.label] if timings else 1.0), values))
         draw_lines(axes[0, column], own, lines)
         everything += [values.mean(1) for _, values in lines]
+        places += [place for x, _ in lines for place in x]
         labels.append((axes[0, column], labels_of(own, lines)))
         references = [i for i, curve in enumerate(own) if curve.name == REFERENCE]
         if references:
@@ -303,13 +311,17 @@ def elbo_figure(curves: Sequence[Curve], timings: dict[str, float] | None, title
             own, differences = [own[i] for i in shown], [differences[i] for i in shown]
             draw_lines(axes[1, column], own, differences)
             labels.append((axes[1, column], labels_of(own, differences)))
+            late += [values[len(values) // 2 :].mean(1) for _, values in differences]
         axes[1, column].set_xlabel("seconds of training (all seeds together)" if timings else "steps")
-        axes[1, column].set_xscale("log")
     best = max(values.max() for values in everything)
     axes[0, 0].set_ylim(best - 30, best + 1)
+    for one in axes[1]:
+        log_axis(one, "x", places, margin=1.1)
+    if late:
+        low, high = min(float(one.min()) for one in late), max(float(one.max()) for one in late)
+        axes[1, 0].set_ylim(max(low, -15) - 0.5, min(high, 15) + 0.5)
     axes[0, 0].set_ylabel("train ELBO (nats)")
     axes[1, 0].set_ylabel(f"difference to {REFERENCE} (nats)")
-    axes[1, 0].set_ylim(-8, 8)
     finish(figure, f"{title}: train ELBO", labels)
     return figure
 
@@ -335,12 +347,10 @@ def variance_figure(curves: Sequence[Curve], title: str) -> Figure:
 
 def finish(figure: Figure, title: str, labels: list[Any]) -> None:
     """Title, note and labels, once the axes have their final places."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    width, height = figure.get_size_inches()
+    figure.text(0.15 / width, 1 - 0.3 / height, title, fontsize=13)
     note = "Solid: unbiased. Dashed: biased. Bands: one standard error over seeds."
-    figure.supxlabel(note, fontsize=9, color=GREY, x=0.01, ha="left")
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(rect=(0, 0, 0.88, 1), wspace=0.34)  # pyright: ignore[reportCallIssue]
+    figure.text(0.15 / width, 0.12 / height, note, fontsize=9, color=GREY)
     figure.draw_without_rendering()
     for axes, ends in labels:
         label_ends(axes, ends)

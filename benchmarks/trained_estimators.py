@@ -66,7 +66,7 @@ def control(network: Any, perturbed: Float[Array, "latents"]) -> Float[Array, ""
     return jax.nn.leaky_relu(perturbed @ weights + biases, 0.3) @ outputs
 
 
-def relax(key: PRNGKeyArray, dist: Bernoulli, f: Callable, num_samples: int, tunables: Any) -> Any:
+def relax(key: PRNGKeyArray, dist: Any, f: Callable, num_samples: int, tunables: Any) -> Any:
     """With temperature, scale and network learned."""
     return estimators.relax(
         key,

@@ -122,7 +122,14 @@ class RunConfig:
 
 def smoke(settings: Settings) -> Settings:
     """The same on small images, for seconds."""
-    small = {"steps": 20, "block": 10, "evaluate_every": 10, "save_every": 10, "pairs": 2, "bound_samples": 3}
+    small: dict[str, Any] = {
+        "steps": 20,
+        "block": 10,
+        "evaluate_every": 10,
+        "save_every": 10,
+        "pairs": 2,
+        "bound_samples": 3,
+    }
     default = Settings()
     if settings.estimators == default.estimators:
         small |= {"estimators": ("leave_one_out", "double_control_variate"), "evaluations": (2,)}
@@ -177,25 +184,19 @@ def keys_of(config: RunConfig) -> Any:
 
 def measurements(training: Training, step: int, config: RunConfig, data: Data) -> dict[str, np.ndarray]:
     """What is measured after this step, by name, with one entry a seed."""
-    keys = dict(
-        zip(
-            ("train", "validation", "test", "variance"),
-            jax.random.split(jax.random.key(MEASUREMENT_SEED), 4),
-            strict=True,
-        )
-    )
+    train_key, validation_key, test_key, variance_key = jax.random.split(jax.random.key(MEASUREMENT_SEED), 4)
 
-    def bound_on(part: str, num_samples: int) -> Any:
-        return bound(training.model, keys[part], getattr(data, part), data.mean, config.recipe.settings, num_samples)
+    def bound_on(part: Any, key: Any, num_samples: int) -> Any:
+        return bound(training.model, key, part, data.mean, config.recipe.settings, num_samples)
 
     measured: dict[str, Any] = {}
     everything = is_measured(step, config.block)
     if everything or step % config.evaluate_every == 0:
-        measured["train_elbo"] = bound_on("train", 1)
+        measured["train_elbo"] = bound_on(data.train, train_key, 1)
     if everything:
-        measured["validation_elbo"] = bound_on("validation", 1)
-        measured["test_bound"] = bound_on("test", config.bound_samples)
-        variance, error = encoder_variance(training, keys["variance"], data, config.recipe, config.pairs)
+        measured["validation_elbo"] = bound_on(data.validation, validation_key, 1)
+        measured["test_bound"] = bound_on(data.test, test_key, config.bound_samples)
+        variance, error = encoder_variance(training, variance_key, data, config.recipe, config.pairs)
         measured |= {"variance": variance, "variance_standard_error": error}
         measured |= TRAINED[config.recipe.estimator].shown(training.tunables)
     return {name: np.asarray(value) for name, value in measured.items()}

@@ -17,6 +17,7 @@ from jaxlab.estimators import ESTIMATORS
 #: Of the relaxations that have one to choose. ReinMax has its own, 1, at which it is exact for a quadratic f.
 TEMPERATURE = 0.5
 CONTROL_HIDDEN_DIM = 137  # of RELAX's network, as published
+SURROGATE_HIDDEN_DIM = 100  # of RODEO's
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,41 @@ def relax(key: PRNGKeyArray, dist: Any, f: Callable, num_samples: int, tunables:
     )
 
 
+def initial_surrogates(key: PRNGKeyArray, num_latents: int) -> dict[str, Any]:
+    """RODEO's scales and network before training."""
+    glorot = jax.nn.initializers.glorot_uniform()
+    hidden_key, output_key = jax.random.split(key)
+    network = (
+        glorot(hidden_key, (2, SURROGATE_HIDDEN_DIM)),
+        jnp.zeros(SURROGATE_HIDDEN_DIM),
+        glorot(output_key, (SURROGATE_HIDDEN_DIM, 2)),
+        jnp.zeros(2),
+    )
+    return {"baseline_scale": jnp.float32(0), "score_scale": jnp.float32(0), "network": network}
+
+
+def surrogates(network: Any, value: Float[Array, ""], change: Float[Array, ""]) -> tuple[Any, Any]:
+    """RODEO's two learned functions of f at another draw and of its linear change from there."""
+    weights, biases, output_weights, output_biases = network
+    hidden = jax.nn.leaky_relu(value * weights[0] + change * weights[1] + biases, 0.3)
+    outputs = hidden @ output_weights + output_biases
+    return outputs[0], outputs[1]
+
+
+def discrete_stein(key: PRNGKeyArray, dist: Any, f: Callable, num_samples: int, tunables: Any) -> Any:
+    """With scales and network learned."""
+    return estimators.discrete_stein(
+        key,
+        dist,
+        f,
+        num_samples=num_samples,
+        surrogates=surrogates,
+        parameters=tunables["network"],
+        baseline_scale=tunables["baseline_scale"],
+        score_scale=tunables["score_scale"],
+    )
+
+
 #: In the order of the table.
 TRAINED: dict[str, Trained] = {
     "leave_one_out": Trained(plain("leave_one_out")),
@@ -98,6 +134,13 @@ TRAINED: dict[str, Trained] = {
         initial_tunables=lambda key, num_latents: jnp.float32(0),
         optimizer=lambda learning_rate: optax.adam(1e-3),
         shown=lambda tunables: {"scale": tunables},
+    ),
+    "discrete_stein": Trained(
+        discrete_stein,
+        "scales and network learned",
+        initial_tunables=initial_surrogates,
+        optimizer=lambda learning_rate: optax.adam(1e-3),
+        shown=lambda tunables: {name: tunables[name] for name in ("baseline_scale", "score_scale")},
     ),
     "straight_through_gumbel": Trained(
         plain("straight_through_gumbel", temperature=TEMPERATURE), f"temperature {TEMPERATURE}"

@@ -142,7 +142,7 @@ def test_variance_is_that_of_gradients_at_frozen_parameters(data, name):
     assert abs(variance[0] - expected) < 6 * error[0]
 
 
-@pytest.mark.parametrize("name", ["relax", "double_control_variate"])
+@pytest.mark.parametrize("name", ["relax", "double_control_variate", "discrete_stein"])
 def test_control_variates_are_trained_beside_the_model(data, name):
     recipe = dataclasses.replace(PLAIN, estimator=name, evaluations=num_evaluations(name))
     before = binary_vae.initial_training(keys(0, 1), recipe, data.mean)

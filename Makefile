@@ -8,10 +8,11 @@ COMPILE := .venv-compile/installed
 PEERS := .venv-peers/installed
 OLDEST := .venv-oldest/installed
 
-.PHONY: help benchmark test lint compile peers speed test-oldest clean
+.PHONY: help benchmark curves test lint compile peers speed test-oldest clean
 
 help:
 	@echo "make benchmark    compare the gradient estimators (table, JSON and figures in benchmarks/results)"
+	@echo "make curves       train the published auto-encoder with each of them: hours (build/training_curves)"
 	@echo "make test         run the tests, doctests included"
 	@echo "make lint         format check, lint, types"
 	@echo "make compile      compile every public function for TPU and NVIDIA GPU, without having either"
@@ -46,6 +47,9 @@ $(OLDEST): pyproject.toml tests/oldest.txt | .venv-oldest
 
 benchmark: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.gradient_variance
+
+curves: $(BENCHMARKS)
+	$(BIN)/python -m benchmarks.training_curves
 
 test: $(TEST)
 	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup

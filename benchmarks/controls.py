@@ -56,12 +56,14 @@ class UnconditionalNoise(Bernoulli):
 
 def relax_constant(key: PRNGKeyArray, dist: Bernoulli, f: Callable[[Any], Any]) -> Float[Array, ""]:
     """RELAX in which the derivative of the conditional noise by the logits is forgotten."""
-    return estimators.relax(key, ConstantConditional(dist.logits), f)
+    wrong: Any = ConstantConditional(dist.logits)
+    return estimators.relax(key, wrong, f)
 
 
 def relax_resampled(key: PRNGKeyArray, dist: Bernoulli, f: Callable[[Any], Any]) -> Float[Array, ""]:
     """RELAX with independent noise where the conditional one belongs."""
-    return estimators.relax(key, UnconditionalNoise(dist.logits), f)
+    wrong: Any = UnconditionalNoise(dist.logits)
+    return estimators.relax(key, wrong, f)
 
 
 def moving_average_with_own(key: PRNGKeyArray, dist: Any, f: Callable[[Any], Any]) -> Float[Array, ""]:

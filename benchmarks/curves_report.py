@@ -213,7 +213,7 @@ def panels(curves: Sequence[Curve], rows: int) -> tuple[Figure, np.ndarray, list
     columns = [[c for c in curves if c.evaluations <= 2], [c for c in curves if c.evaluations > 2]]
     columns = [column for column in columns if column]
     width, height = 7.0 * len(columns), 1.4 + 3.7 * rows
-    figure = Figure(figsize=(width, height), layout="none")
+    figure = Figure(figsize=(width, height))
     axes = figure.subplots(rows, len(columns), squeeze=False, sharex=True, sharey="row")
     # Room for the labels at the ends of the lines, of two inches on the right of each panel.
     panel = (width - 0.9) / len(columns) - 2

@@ -35,17 +35,17 @@ def gradient_of_one(
     tied: bool,
 ) -> tuple[Any, Float[Array, "*shape"]]:
     """One draw, and the gradient with respect to the logits that belongs to it."""
-    if not tied:
-        key, conditional_key = jax.random.split(key)
+    noise_key, conditional_key = (key, None) if tied else jax.random.split(key)
     logits = lax.stop_gradient(dist.logits)
-    noise = dist._replace(logits=jnp.zeros_like(logits)).perturb(key)
+    noise = dist._replace(logits=jnp.zeros_like(logits)).perturb(noise_key)
     perturbed = widen(logits) + noise
     draw = dist.harden(perturbed)
 
     def relaxed_difference(logits: Any) -> tuple[Any, Any]:
         moving = dist._replace(logits=logits)
         # Given the draw, the variable it was made of has the conditional law too.
-        conditional = moving.condition(perturbed) if tied else moving.perturb_given(conditional_key, draw)
+        tie = conditional_key is None
+        conditional = moving.condition(perturbed) if tie else moving.perturb_given(conditional_key, draw)
         control_given = control(conditional, tunables)
         return control(widen(logits) + noise, tunables) - control_given, control_given
 

@@ -151,9 +151,12 @@ def discrete_stein(
             return jnp.append(here, here + dist.neighbour_changes(slope, widen(draw)))
 
         def average(changes: Float[Array, "n"]) -> tuple[Any, Any]:
-            both = jax.vmap(surrogates, (None, 0, 0))(parameters, fixed_values, changes)
-            # One that left the range of numbers at the draw itself does not count.
-            return tuple(jnp.sum(jnp.where(weights > 0, widen(jnp.asarray(one)) * weights, 0)) for one in both)
+            def weighted_sum(surrogate: Any) -> Any:
+                # One that left the range of numbers at the draw itself does not count.
+                return jnp.sum(jnp.where(weights > 0, widen(jnp.asarray(surrogate)) * weights, 0))
+
+            in_baseline, beside_score = jax.vmap(surrogates, (None, 0, 0))(parameters, fixed_values, changes)
+            return weighted_sum(in_baseline), weighted_sum(beside_score)
 
         changes = jax.vmap(changes_from, out_axes=1)(draws, slopes)
         if chunk_size is None:

@@ -188,7 +188,8 @@ def write(directory: Path, command: str) -> list[Path]:
     )
     write_atomically(directory / "table.md", "\n".join([f"`{command}`\n", legend, *tables]).encode())
     written = [directory / "results.json", directory / "table.md"]
-    with matplotlib.rc_context(STYLE):
+    # The labels beside the axes need a place of their own, which the layout engine does not know of.
+    with matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False}):
         for name, figure in figures_of(curves, timings["seconds"], directory.name).items():
             save_figure(directory / name, figure)
             written.append(directory / name)
@@ -340,8 +341,8 @@ def variance_figure(curves: Sequence[Curve], title: str) -> Figure:
     for one in axes[0]:
         log_axis(one, "x", steps, margin=1.1)
         log_axis(one, "y", everything)
-    axes[0, 0].set_ylabel("variance of the encoder's gradient\n(mean over its parameters)")
-    finish(figure, f"{title}: variance at frozen parameters", labels)
+    axes[0, 0].set_ylabel("gradient variance")
+    finish(figure, f"{title}: variance of the encoder's gradient at frozen parameters", labels)
     return figure
 
 

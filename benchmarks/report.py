@@ -57,7 +57,18 @@ def section(results: dict[str, Any], figure: str) -> str:
         f" (jax {versions['jax']}, {results['cores']} cores, {results['device']}, {results['date'][:10]})."
     )
     picture = f"![Bias against noise, for every estimator]({figure})"
-    return "\n\n".join([circumstances, tables.markdown_of(rows), picture])
+    return "\n\n".join([circumstances, tables.markdown_of(rows), *others(results, rows), picture])
+
+
+def others(results: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+    """The estimators that do not take bits, each on the first of the other problems that it was measured on."""
+    parts, shown = [], {row["estimator"] for row in rows}
+    for problem in results["problems"]:
+        more = [r for r in results["rows"] if r["problem"] == problem["name"] and r["estimator"] not in shown]
+        if more:
+            parts += [f"Estimators that do not take bits, on {problem['title']}:", tables.markdown_of(more)]
+            shown |= {row["estimator"] for row in more}
+    return parts
 
 
 def speed_section(results: dict[str, Any]) -> str:

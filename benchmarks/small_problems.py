@@ -66,12 +66,13 @@ def expected_over_bits(dist: Bernoulli, f: Callable[[Array], Array]) -> Float[Ar
     return jnp.sum(probabilities * jax.vmap(f)(bits))
 
 
-def expected_over_categories(dist: Categorical, theta: Float[Array, "4"]) -> Float[Array, ""]:
-    """The expectation of ``smooth`` over two rows of three categories."""
-    codes = jnp.array(list(itertools.product(range(3), repeat=2)))
-    probabilities = jax.nn.softmax(dist.logits)
-    weights = probabilities[0, codes[:, 0]] * probabilities[1, codes[:, 1]]
-    return jnp.sum(weights * jax.vmap(lambda pair: smooth(jnp.eye(3)[pair], theta))(codes))
+def expected_over_categories(dist: Categorical, f: Callable[[Array], Array]) -> Float[Array, ""]:
+    """The expectation of ``f`` over all one-hot rows."""
+    num_rows, num_categories = dist.logits.shape
+    codes = jnp.array(list(itertools.product(range(num_categories), repeat=num_rows)))
+    one_hot = jnp.eye(num_categories, dtype=dist.logits.dtype)[codes]
+    probabilities = jnp.prod(jnp.sum(one_hot * jax.nn.softmax(dist.logits)[None], -1), -1)
+    return jnp.sum(probabilities * jax.vmap(f)(one_hot))
 
 
 #: By name. The Gamma variables are slow to draw.
@@ -83,7 +84,10 @@ SMALL_PROBLEMS = {
         THETA,
     ),
     "categories": SmallProblem(
-        Categorical(jnp.array([[0.0, 1.0, -0.5], [0.3, 0.2, 2.0]])), smooth, expected_over_categories, THETA
+        Categorical(jnp.array([[0.0, 1.0, -0.5], [0.3, 0.2, 2.0]])),
+        smooth,
+        lambda d, theta: expected_over_categories(d, lambda z: smooth(z, theta)),
+        THETA,
     ),
     "normal": SmallProblem(
         Normal(jnp.array([0.5, -1.0]), jnp.array([0.7, 1.2])),

@@ -7,6 +7,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from jaxlab.estimators import ESTIMATORS
+
 #: The sign of multiplication, which linters take for a letter.
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -88,15 +90,19 @@ def table_of(problem: dict[str, Any], rows: list[dict[str, Any]], width: int) ->
 
 
 def markdown_of(rows: list[dict[str, Any]]) -> str:
-    """The README's table: one problem, the columns that matter most."""
-    heads = ("estimator", "unbiased", "f / f'", "bias ÷ gradient", "z", "variance", "time", f"variance {TIMES} time")
-    lines = ["| " + " | ".join(heads) + " |", "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    """A table of the README: one problem, what each estimator takes and claims, and the columns that matter most."""
+    heads = ("estimator", "takes", "unbiased", "orders", "f / f'", "bias ÷ gradient", "z", "variance", "time")
+    heads = (*heads, f"variance {TIMES} time")
+    lines = ["| " + " | ".join(heads) + " |", "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in rows:
         label, _, options = row["label"].partition(", ")
+        claims = ESTIMATORS[row["estimator"]]
         cells = (
             f"`{label}`{', ' * bool(options)}{options}",
+            claims.needs.__name__,
             "yes" if row["unbiased"] else "no",
-            f"{row['evaluations']:,} / {row['derivative_evaluations']}",
+            "all" if claims.derivative_order == math.inf else f"{claims.derivative_order}",
+            f"{row['evaluations']:,} / {row['derivative_evaluations']:,}",
             with_error(row["relative_bias"], row["relative_bias_standard_error"]),
             f"{row['z']:.1f}",
             number(row["variance"]),

@@ -1,27 +1,13 @@
 """Two problems with expectations by enumeration, a row of bits and two rows of categories, for tests of estimators."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
-from replicates import expected_over_bits, replicate, smooth
+from replicates import replicate
 
-from jaxlab.distributions import Bernoulli, Categorical
+from benchmarks.small_problems import SMALL_PROBLEMS, THETA, expected_over_bits, expected_over_categories, smooth
 
 NUM_REPLICATES = 200_000
-THETA = jnp.array([0.1, -0.2, 0.3, 0.0])
-BITS = Bernoulli(jnp.array([-1.2, 0.3, 0.9]))
-CATEGORIES = Categorical(jnp.array([[0.0, 1.0, -0.5], [0.3, 0.2, 2.0]]))
-
-
-def expected_over_categories(dist, f):
-    """The expectation of ``f`` over two rows of three categories by listing them, independently of jaxlab."""
-    codes = jnp.array(list(itertools.product(range(3), repeat=2)))
-    probabilities = jax.nn.softmax(dist.logits)
-    weights = probabilities[0, codes[:, 0]] * probabilities[1, codes[:, 1]]
-    return jnp.sum(weights * jax.vmap(lambda pair: f(jnp.eye(3)[pair]))(codes))
-
-
+BITS, CATEGORIES = SMALL_PROBLEMS["bits"].dist, SMALL_PROBLEMS["categories"].dist
 EXPECTATIONS = {"bits": (BITS, expected_over_bits), "categories": (CATEGORIES, expected_over_categories)}
 
 

@@ -7,7 +7,6 @@ fixed keys both are deterministic, and what they were seen to be leaves a wide g
 """
 
 import inspect
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from benchmarks.small_problems import expected_over_bits, smooth
 from jaxlab.distributions import Bernoulli
 from jaxlab.moments import moments_of
+
+__all__ = [
+    "FAR",
+    "FairBits",
+    "agrees",
+    "default_num_samples",
+    "derivative_and_draws",
+    "estimate",
+    "expected_over_bits",
+    "largest_z",
+    "mean_and_variance",
+    "over_all_draws",
+    "replicate",
+    "smooth",
+]
 
 FAR = 5.0
 
@@ -60,23 +75,6 @@ def default_num_samples(row):
     """How many draws an estimator makes unless it is told; None if it makes none."""
     parameter = inspect.signature(row.estimate).parameters.get("num_samples")
     return parameter and parameter.default
-
-
-WEIGHTS = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
-
-
-def smooth(x, theta):
-    """A smooth nonlinear function of up to six numbers, with parameters [4] of its own."""
-    x = jnp.ravel(x)
-    return jnp.sum(jnp.tanh(jnp.asarray(WEIGHTS[:, : x.size], x.dtype) @ x + theta) * jnp.arange(1, 5).astype(x.dtype))
-
-
-def expected_over_bits(dist, f):
-    """The expectation of ``f`` by listing all bits, independently of jaxlab."""
-    bits = jnp.array(list(itertools.product([0, 1], repeat=dist.logits.size)), dist.logits.dtype)
-    chance = jax.nn.sigmoid(dist.logits)[None]
-    probabilities = jnp.prod(bits * chance + (1 - bits) * (1 - chance), -1)
-    return jnp.sum(probabilities * jax.vmap(f)(bits))
 
 
 # A score-function estimate is a function of its draws, whoever draws them. If fair coins do, every combination turns

@@ -1,9 +1,5 @@
 """What each estimator claims, against expectations that are known: by enumeration, or in closed form."""
 
-import itertools
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,77 +19,19 @@ from replicates import (
     smooth,
 )
 
+from benchmarks.small_problems import SMALL_PROBLEMS
 from jaxlab import estimators
-from jaxlab.distributions import Bernoulli, Categorical, Gamma, Normal, Poisson
+from jaxlab.distributions import Bernoulli
 from jaxlab.estimators import ESTIMATORS
 from jaxlab.moments import MovingAverage, moving_average
 
 LOGITS = jnp.array([-1.2, 0.3, 0.9])
 
 
-class Problem(NamedTuple):
-    """A distribution, a cost with parameters theta, and the expectation of the cost as a function of both."""
-
-    dist: Any
-    f: Callable
-    expectation: Callable
-    theta: Any
-
-
-def expected_over_categories(dist, theta):
-    codes = jnp.array(list(itertools.product(range(3), repeat=2)))
-    probabilities = jax.nn.softmax(dist.logits)
-    weights = probabilities[0, codes[:, 0]] * probabilities[1, codes[:, 1]]
-    return jnp.sum(weights * jax.vmap(lambda pair: smooth(jnp.eye(3)[pair], theta))(codes))
-
-
-def square_and(other):
-    """theta_0 sum x^2 + theta_1 sum other(x): its expectation needs those of two functions of one variable."""
-    return lambda x, theta: jnp.sum(theta[0] * x**2 + theta[1] * other(x))
-
-
-COEFFICIENTS = jnp.array([0.5, -1.5])
-PROBLEMS = {
-    "bits": Problem(
-        Bernoulli(LOGITS),
-        smooth,
-        lambda d, theta: expected_over_bits(d, lambda b: smooth(b, theta)),
-        jnp.array([0.1, -0.2, 0.3, 0.0]),
-    ),
-    "categories": Problem(
-        Categorical(jnp.array([[0.0, 1.0, -0.5], [0.3, 0.2, 2.0]])),
-        smooth,
-        expected_over_categories,
-        jnp.array([0.1, -0.2, 0.3, 0.0]),
-    ),
-    "normal": Problem(
-        Normal(jnp.array([0.5, -1.0]), jnp.array([0.7, 1.2])),
-        square_and(jnp.cos),
-        lambda d, theta: jnp.sum(
-            theta[0] * (d.loc**2 + d.scale**2) + theta[1] * jnp.cos(d.loc) * jnp.exp(-(d.scale**2) / 2)
-        ),
-        COEFFICIENTS,
-    ),
-    "gamma": Problem(
-        Gamma(jnp.array([0.8, 3.0]), jnp.array([1.5, 2.0])),
-        square_and(lambda x: jnp.exp(-x)),
-        lambda d, theta: jnp.sum(
-            theta[0] * d.concentration * (d.concentration + 1) / d.rate**2
-            + theta[1] * (d.rate / (d.rate + 1)) ** d.concentration
-        ),
-        COEFFICIENTS,
-    ),
-    "poisson": Problem(
-        Poisson(jnp.array([0.7, 2.5])),
-        square_and(lambda x: jnp.exp(-x / 2)),
-        lambda d, theta: jnp.sum(theta[0] * (d.rate**2 + d.rate) + theta[1] * jnp.exp(d.rate * (jnp.exp(-0.5) - 1))),
-        COEFFICIENTS,
-    ),
-}
 FITTING = [
     (row, name)
     for row in ESTIMATORS.values()
-    for name, p in PROBLEMS.items()
+    for name, p in SMALL_PROBLEMS.items()
     # Gamma variables are slow to draw: the estimator that has a special rule for them, and one that has not.
     if isinstance(p.dist, row.needs) and (name != "gamma" or row.name in ("reparameterized", "leave_one_out"))
 ]
@@ -101,11 +39,11 @@ FITTING = [
 
 @pytest.mark.parametrize(("row", "name"), FITTING, ids=lambda x: x if isinstance(x, str) else x.name)
 def test_value_and_gradient_are_as_unbiased_as_claimed(row, name):
-    problem = PROBLEMS[name]
+    problem = SMALL_PROBLEMS[name]
     options = {"temperature": 1.0} if "temperature" in row.tunable else {}  # at lower ones biases are hard to see
 
     def loss(dist, theta, key):
-        return estimate(row, key, dist, lambda x: problem.f(x, theta), **options)
+        return estimate(row, key, dist, lambda x: problem.cost(x, theta), **options)
 
     def value_and_gradients(key):
         return jax.value_and_grad(loss, argnums=(0, 1))(problem.dist, problem.theta, key)
@@ -128,10 +66,10 @@ def test_value_and_gradient_are_as_unbiased_as_claimed(row, name):
 )
 def test_parameters_that_f_sees_too_are_counted_exactly_once(row, name):
     # f(x) + log p(x) + sum(phi^2 x): the expectation changes by the law of x and by f's own dependence on phi.
-    problem = PROBLEMS[name]
+    problem = SMALL_PROBLEMS[name]
 
     def cost(dist, x, phi):
-        return problem.f(x, problem.theta) + dist.log_prob(x) + jnp.sum(phi**2 * x)
+        return problem.cost(x, problem.theta) + dist.log_prob(x) + jnp.sum(phi**2 * x)
 
     def expectation(dist):
         phi = jax.tree.leaves(dist)[0]
@@ -230,7 +168,7 @@ def test_variance_on_the_problem_of_200_bits(phi, golden):
 @pytest.mark.parametrize(("name", "num_samples"), [("reinforce", 1), ("reinforce", 2), ("leave_one_out", 2)])
 def test_the_mean_gradient_over_all_draws_is_the_exact_one(name, num_samples):
     with jax.enable_x64(True):
-        logits, theta = jnp.float64(LOGITS), jnp.float64(PROBLEMS["bits"].theta)
+        logits, theta = jnp.float64(LOGITS), jnp.float64(SMALL_PROBLEMS["bits"].theta)
 
         def gradient(key):
             return derivative_and_draws(
@@ -244,7 +182,7 @@ def test_the_mean_gradient_over_all_draws_is_the_exact_one(name, num_samples):
 
 def test_leave_one_out_with_the_own_value_in_the_mean_shrinks_by_half():
     with jax.enable_x64(True):
-        logits, theta = jnp.float64(LOGITS), jnp.float64(PROBLEMS["bits"].theta)
+        logits, theta = jnp.float64(LOGITS), jnp.float64(SMALL_PROBLEMS["bits"].theta)
 
         def wrong(key):
             b = jax.vmap(FairBits(logits).sample)(jax.random.split(key, 2))
@@ -258,7 +196,7 @@ def test_leave_one_out_with_the_own_value_in_the_mean_shrinks_by_half():
 
 def moving_average_gradient(state, *, decay, update_first):
     """The gradient of one step with one draw, by the estimator or with the average updated before it is used."""
-    theta = jnp.float64(PROBLEMS["bits"].theta)
+    theta = jnp.float64(SMALL_PROBLEMS["bits"].theta)
 
     def loss(logits, key):
         def f(b):

@@ -50,8 +50,21 @@ def test_report_writes_checks_and_finds_what_is_stale(tmp_path):
     assert text.startswith("# jaxlab\n")
     assert text.endswith(f"\n\nmore {report.END}\n")
     x = tables.TIMES
-    assert f"| `leave_one_out`, 2 samples | yes | 2 / 0 | 0.012 ± 0.011 | 1.1 | 13 | 1.4 {x} | 0.0078 {x} |" in text
+    assert (
+        f"| `leave_one_out`, 2 samples | Scored | yes | all | 2 / 0 | 0.012 ± 0.011 | 1.1 | 13 | 1.4 {x} | 0.0078 {x} |"
+        in text
+    )
     assert "(results/bias_against_noise.png)" in text
+    assert "do not take bits" not in text
+    normal = ROW | {"problem": "normal_square", "estimator": "reparameterized", "label": "reparameterized"}
+    problems = [*RESULTS["problems"], {"name": "normal_square", "title": "a normal variable", "size": 2}]
+    both = RESULTS | {"rows": [ROW, ROW | {"problem": "normal_square"}, normal], "problems": problems}
+    (results / "gradient_variance.json").write_text(json.dumps(both))
+    assert report.main(dataclasses.replace(check, check=False)) == 0
+    _, other = readme.read_text().split("Estimators that do not take bits, on a normal variable:")
+    assert "| `reparameterized` | Reparameterizable |" in other
+    assert "leave_one_out" not in other
+    (results / "gradient_variance.json").write_text(json.dumps(RESULTS))
     readme.write_text(text.replace("| 13 |", "| 12 |"))
     assert report.main(check) == 1
     for useless in ({"settings": {"smoke": True}}, {"contradictions": ["a"]}, {"rows": []}):

@@ -48,7 +48,7 @@ INNER = {
     "exact": estimators.exact,
 }
 # All inner ones under one outer one, and all outer ones over one inner one.
-PAIRS = [("leave_one_out", inner) for inner in INNER] + [(outer, "disarm") for outer in OUTER]
+PAIRS = [("leave_one_out", inner) for inner in INNER] + [(outer, "disarm") for outer in OUTER] + [("rebar", "rebar")]
 
 
 def two_layers(outer, inner, phi, psi, theta, key):
@@ -71,11 +71,6 @@ def expected_of_two_layers(phi, psi, theta):
 
 @pytest.mark.parametrize(("outer", "inner"), PAIRS)
 def test_two_layers_of_bits_with_an_estimator_each(outer, inner):
-    needs_slope = outer in ("rebar", "tied rebar", "double_control_variate", "discrete_stein", "muprop")
-    if needs_slope and inner != "exact":
-        # The inner layer's gradient would be differentiated once more: a loud error, and no wrong number.
-        inner = "leave_one_out"
-
     def estimates(key):
         def loss(phi, psi, theta):
             return two_layers(OUTER[outer], INNER[inner], phi, psi, theta, key)
@@ -85,6 +80,18 @@ def test_two_layers_of_bits_with_an_estimator_each(outer, inner):
     samples = replicate(estimates, num_replicates=NUM_REPLICATES)
     expected = jax.jit(jax.value_and_grad(expected_of_two_layers, argnums=(0, 1, 2)))(PHI, PSI, jnp.array(0.8))
     assert agrees(samples, expected)
+
+
+def test_a_temperature_is_not_tuned_through_a_layer_without_a_second_derivative():
+    """The gradient of the squared gradient for it needs that of f twice: a loud error, and no wrong number."""
+
+    def loss(temperature):
+        outer = functools.partial(estimators.rebar, temperature=temperature)
+        return two_layers(outer, estimators.disarm, PHI, PSI, 0.8, jax.random.key(0))
+
+    assert np.isfinite(loss(0.5))
+    with pytest.raises(TypeError, match="disarm: only its first derivative is defined"):
+        jax.grad(loss)(0.5)
 
 
 def second_layer_gradient(key, cost_of_score):

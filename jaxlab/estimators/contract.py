@@ -172,6 +172,20 @@ def evaluate_one(
     return value, aux
 
 
+def fixed_cost(name: str, f: Callable[[Any], Any], has_aux: bool, draw: Any) -> Callable[[Any], Float[Array, ""]]:
+    """The value of ``f`` at draws like ``draw``, as a function of the draw alone: what f closes over is a constant.
+
+    What is made of it for a control variate then asks f for no second derivative, which estimators inside f may lack.
+    """
+
+    def cost(draw: Any) -> Float[Array, ""]:
+        return evaluate_one(name, f, has_aux, draw)[0]
+
+    converted, closed_over = jax.closure_convert(cost, draw)
+    constants = lax.stop_gradient(closed_over)
+    return lambda draw: converted(draw, *constants)
+
+
 def estimate_of(value: Float[Array, ""], aux: Any, has_aux: bool) -> Estimate:
     """What an estimator returns: the value, or the pair of it and the auxiliary values."""
     return (value, aux) if has_aux else value

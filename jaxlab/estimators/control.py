@@ -23,11 +23,11 @@ from jaxlab.estimators.contract import (
     estimate_of,
     estimator,
     evaluate,
-    evaluate_one,
+    fixed_cost,
     for_each,
 )
 from jaxlab.estimators.score import with_score
-from jaxlab.estimators.tuning import squared_norm, with_tuning
+from jaxlab.estimators.tuning import slopes_of_square, squared_norm, with_tuning
 
 __all__ = ["double_control_variate", "muprop"]
 
@@ -93,9 +93,7 @@ def muprop(
     values, aux = evaluate("muprop", f, draws, has_aux)
     mean = dist.mean()
     center = lax.stop_gradient(mean)
-    (value_at_mean, _), slope = jax.value_and_grad(lambda x: evaluate_one("muprop", f, has_aux, x), has_aux=True)(
-        center
-    )
+    value_at_mean, slope = jax.value_and_grad(fixed_cost("muprop", f, has_aux, center))(center)
     slope = lax.stop_gradient(slope)
     expansion = value_at_mean + for_each(lambda x: inner(slope, x - center), draws).astype(values.dtype)
     # Zero in value: the derivatives of the expansion's own mean.
@@ -167,31 +165,30 @@ def double_control_variate(
     draws = draw_samples(key, dist, num_samples)
     name = "double_control_variate"
     values, aux = evaluate(name, f, draws, has_aux)
-    slopes = for_each(jax.grad(lambda x: evaluate_one(name, f, has_aux, x)[0]), draws)
-    slopes = lax.stop_gradient(slopes)
-    tunable = jnp.asarray(scale, float)
     mean = dist.mean()
+    slopes = for_each(jax.grad(fixed_cost(name, f, has_aux, mean)), draws)
+    slopes = lax.stop_gradient(slopes)
     center = lax.stop_gradient(mean)
     others = num_samples - 1
     slopes_of_others = (jnp.sum(slopes, 0)[None] - slopes) / others
     linear = for_each(inner, slopes_of_others, draws - center[None]).astype(values.dtype)
 
-    def baselines(values: Float[Array, "n"], scale: Float[Array, ""]) -> Float[Array, "n"]:
-        controlled = values + scale.astype(values.dtype) * linear
-        return (jnp.sum(controlled) - controlled) / others - scale.astype(values.dtype) * linear
+    def baselines(values: Float[Array, "n"], scale: ScalarLike) -> Float[Array, "n"]:
+        scaled = jnp.asarray(scale, values.dtype) * linear
+        return (jnp.sum(values + scaled) - (values + scaled)) / others - scaled
 
     mean_slope = jnp.mean(slopes, 0)
     fixed_dist, fixed_values = lax.stop_gradient((dist, values))
 
-    def square(scale: Float[Array, ""]) -> Float[Array, ""]:
+    def square(scale: ScalarLike) -> tuple[Float[Array, ""], None]:
         (log_probs, means), pull_back = jax.vjp(lambda dist: (for_each(dist.log_prob, draws), dist.mean()), fixed_dist)
         signals = (fixed_values - baselines(fixed_values, scale)) / num_samples
-        return squared_norm(
-            pull_back((signals.astype(log_probs.dtype), -scale.astype(means.dtype) * mean_slope.astype(means.dtype)))
-        )
+        along_mean = -jnp.asarray(scale, means.dtype) * mean_slope.astype(means.dtype)
+        return squared_norm(pull_back((signals.astype(log_probs.dtype), along_mean))), None
 
-    fixed_scale = lax.stop_gradient(tunable)
+    arrays, tuning, _ = slopes_of_square(square, scale)
+    fixed_scale = lax.stop_gradient(jnp.asarray(scale, mean_slope.dtype))
     # Zero in value: the derivatives of the linear part's mean, with its sign.
-    of_the_mean = inner(fixed_scale.astype(mean_slope.dtype) * mean_slope, mean - center).astype(values.dtype)
+    of_the_mean = inner(fixed_scale * mean_slope, mean - center).astype(values.dtype)
     value = jnp.mean(with_score(dist, draws, values, baselines(values, fixed_scale))) - of_the_mean
-    return estimate_of(with_tuning(value, tunable, jax.grad(square)(fixed_scale), name=name), aux, has_aux)
+    return estimate_of(with_tuning(value, arrays, tuning, name=name), aux, has_aux)

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxlab._precision import widen
 from jaxlab.distributions import Antithetic, Normal
-from jaxlab.estimators.contract import Estimate, draw_each, estimate_of, estimator, evaluate, evaluate_one, for_each
-from jaxlab.estimators.tuning import squared_norm, with_tuning
+from jaxlab.estimators.contract import Estimate, draw_each, estimate_of, estimator, evaluate, fixed_cost, for_each
+from jaxlab.estimators.tuning import slopes_of_square, squared_norm, with_tuning
 
 __all__ = ["reparameterized_antithetic", "reparameterized_delta"]
 
@@ -150,8 +150,10 @@ def reparameterized_delta(
     name = "reparameterized_delta"
     center = lax.stop_gradient(dist.loc)
 
+    cost = fixed_cost(name, f, has_aux, center)
+
     def slope_at(x: Float[Array, "d"]) -> Float[Array, "d"]:
-        return jax.grad(lambda x: evaluate_one(name, f, has_aux, x.reshape(center.shape))[0])(x)
+        return jax.grad(lambda x: cost(x.reshape(center.shape)))(x)
 
     slope, curvature_along = jax.linearize(slope_at, jnp.ravel(center))
     hessian = jax.vmap(curvature_along)(jnp.eye(center.size, dtype=center.dtype))
@@ -171,17 +173,17 @@ def reparameterized_delta(
 
     draws, pull_back = jax.vjp(lambda dist: draw_each(dist.reparameterize, key, num_samples), dist)
     values, aux = evaluate(name, f, draws, has_aux)
-    fraction = jnp.asarray(scale, float)
     fixed_dist, fixed_draws = lax.stop_gradient((dist, draws))
 
-    def square(fraction: Float[Array, ""]) -> Float[Array, ""]:
-        slopes = for_each(jax.grad(lambda x: evaluate_one(name, f, has_aux, x)[0]), fixed_draws)
+    def square(scale: ScalarLike) -> tuple[Float[Array, ""], None]:
+        slopes = for_each(jax.grad(cost), fixed_draws)
         of_dist, of_draws = jax.grad(excess, argnums=(0, 1))(fixed_dist, fixed_draws)
-        share = fraction.astype(slopes.dtype)
+        share = jnp.asarray(scale, slopes.dtype)
         (along_path,) = pull_back(slopes / num_samples - share * of_draws)
-        return squared_norm(jax.tree.map(lambda a, b: a - share * b, along_path, of_dist))
+        return squared_norm(jax.tree.map(lambda a, b: a - share * b, along_path, of_dist)), None
 
-    control = lax.stop_gradient(fraction) * excess(dist, draws)
+    arrays, tuning, _ = slopes_of_square(square, scale)
+    control = lax.stop_gradient(jnp.asarray(scale, float)) * excess(dist, draws)
     # Zero in value: the value stays the mean of f.
     value = jnp.mean(values) - (control - lax.stop_gradient(control)).astype(values.dtype)
-    return estimate_of(with_tuning(value, fraction, jax.grad(square)(fraction), name=name), aux, has_aux)
+    return estimate_of(with_tuning(value, arrays, tuning, name=name), aux, has_aux)

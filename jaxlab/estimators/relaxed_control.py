@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxlab._precision import widen
 from jaxlab.distributions import Conditionable
-from jaxlab.estimators.contract import Estimate, estimate_of, estimator, evaluate_one, for_each
-from jaxlab.estimators.tuning import squared_norm, with_tuning
+from jaxlab.estimators.contract import Estimate, estimate_of, estimator, evaluate_one, fixed_cost, for_each
+from jaxlab.estimators.tuning import slopes_of_square, squared_norm, with_tuning
 from jaxlab.gradients import with_gradient
 
 __all__ = ["rebar", "relax"]
@@ -35,17 +35,16 @@ def gradient_of_one(
     tied: bool,
 ) -> tuple[Any, Float[Array, "*shape"]]:
     """One draw, and the gradient with respect to the logits that belongs to it."""
-    noise_key, conditional_key = (key, None) if tied else jax.random.split(key)
+    key, conditional_key = (key, None) if tied else jax.random.split(key)
     logits = lax.stop_gradient(dist.logits)
-    noise = dist._replace(logits=jnp.zeros_like(logits)).perturb(noise_key)
+    noise = dist._replace(logits=jnp.zeros_like(logits)).perturb(key)
     perturbed = widen(logits) + noise
     draw = dist.harden(perturbed)
 
     def relaxed_difference(logits: Any) -> tuple[Any, Any]:
         moving = dist._replace(logits=logits)
         # Given the draw, the variable it was made of has the conditional law too.
-        tie = conditional_key is None
-        conditional = moving.condition(perturbed) if tie else moving.perturb_given(conditional_key, draw)
+        conditional = moving.condition(perturbed) if tied else moving.perturb_given(conditional_key, draw)
         control_given = control(conditional, tunables)
         return control(widen(logits) + noise, tunables) - control_given, control_given
 
@@ -59,7 +58,7 @@ def with_relaxed_control(
     key: PRNGKeyArray,
     dist: Any,
     f: Callable[[Any], Any],
-    control: Callable[[Any, Any], Any],
+    control: Callable[[Callable, Any, Any], Any],
     tunables: Any,
     num_samples: int,
     tied: bool,
@@ -67,19 +66,21 @@ def with_relaxed_control(
 ) -> Estimate:
     """The mean of f with the gradient above for the logits, and that of its square for what may be tuned."""
     keys = jax.random.split(key, num_samples)
+    like = jax.eval_shape(dist.sample, key)
+    cost = fixed_cost(name, f, has_aux, like)
 
-    def cost(draw: Any) -> Any:
-        return evaluate_one(name, f, has_aux, draw)[0]
+    def control_of(perturbed: Any, tunables: Any) -> Any:
+        return control(cost, perturbed, tunables)
 
     def square(tunables: Any) -> tuple[Any, Any]:
-        draws, gradients = for_each(lambda key: gradient_of_one(key, dist, cost, control, tunables, tied), keys)
+        draws, gradients = for_each(lambda key: gradient_of_one(key, dist, cost, control_of, tunables, tied), keys)
         mean_gradient = jnp.mean(gradients, 0)
         return squared_norm(mean_gradient), (draws, mean_gradient)
 
-    slopes, (draws, mean_gradient) = jax.grad(square, has_aux=True)(tunables)
+    arrays, slopes, (draws, mean_gradient) = slopes_of_square(square, tunables)
     values, aux = for_each(lambda draw: evaluate_one(name, f, has_aux, draw), draws)
     value = with_gradient(jnp.mean(values), dist.logits, mean_gradient.astype(dist.logits.dtype), name=name)
-    return estimate_of(with_tuning(value, tunables, slopes, name=name), aux, has_aux)
+    return estimate_of(with_tuning(value, arrays, slopes, name=name), aux, has_aux)
 
 
 @estimator(
@@ -147,12 +148,12 @@ def rebar(
       Tucker, Mnih, Maddison, Lawson, Sohl-Dickstein, "REBAR: Low-Variance, Unbiased Gradient Estimates for Discrete
       Latent Variable Models", 2017. https://arxiv.org/abs/1703.07370
     """
-    tunables = {"temperature": jnp.asarray(temperature, float), "scale": jnp.asarray(scale, float)}
+    tunables = {"temperature": temperature, "scale": scale}
 
-    def control(perturbed: Any, tunables: Any) -> Any:
+    def control(cost: Callable[[Any], Any], perturbed: Any, tunables: Any) -> Any:
         soft = dist.soften(perturbed, temperature=tunables["temperature"])
-        value, _ = evaluate_one("rebar", f, has_aux, soft)
-        return tunables["scale"].astype(value.dtype) * value
+        value = cost(soft)
+        return jnp.asarray(tunables["scale"], value.dtype) * value
 
     return with_relaxed_control("rebar", key, dist, f, control, tunables, num_samples, tied, has_aux)
 
@@ -231,16 +232,12 @@ def relax(
       Grathwohl, Choi, Wu, Roeder, Duvenaud, "Backpropagation through the Void: Optimizing Control Variates for
       Black-Box Gradient Estimation", 2018, eq. (8). https://arxiv.org/abs/1711.00123
     """
-    tunables = {
-        "temperature": jnp.asarray(temperature, float),
-        "scale": jnp.asarray(scale, float),
-        "parameters": jax.tree.map(jnp.asarray, parameters),
-    }
+    tunables = {"temperature": temperature, "scale": scale, "parameters": parameters}
 
-    def control(perturbed: Any, tunables: Any) -> Any:
+    def control(cost: Callable[[Any], Any], perturbed: Any, tunables: Any) -> Any:
         soft = dist.soften(perturbed, temperature=tunables["temperature"])
-        value, _ = evaluate_one("relax", f, has_aux, soft)
+        value = cost(soft)
         learned = network(tunables["parameters"], perturbed)
-        return tunables["scale"].astype(value.dtype) * value + jnp.asarray(learned, value.dtype)
+        return jnp.asarray(tunables["scale"], value.dtype) * value + jnp.asarray(learned, value.dtype)
 
     return with_relaxed_control("relax", key, dist, f, control, tunables, num_samples, tied, has_aux)

@@ -18,9 +18,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 from jaxlab import _check
 from jaxlab._precision import widen
 from jaxlab.distributions import Flippable
-from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate_one, for_each
+from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate, fixed_cost, for_each
 from jaxlab.estimators.control import inner
-from jaxlab.estimators.tuning import squared_norm, with_tuning
+from jaxlab.estimators.tuning import slopes_of_square, squared_norm, with_tuning
 from jaxlab.gradients import with_gradient
 
 __all__ = ["discrete_stein"]
@@ -48,6 +48,11 @@ def expected_change_of_score(
         return expected_change(dist, value, here * score_here, around * score_around)
 
     return jax.grad(along)(jnp.zeros_like(score))
+
+
+def mean_of_others(values: Float[Array, "n"], weights: Float[Array, "n"]) -> Float[Array, ""]:
+    """The weighted sum; what left the range of numbers does not count where its weight is 0."""
+    return jnp.sum(jnp.where(weights > 0, widen(values) * weights, 0))
 
 
 @estimator(
@@ -132,15 +137,10 @@ def discrete_stein(
     if chunk_size is not None:
         _check.at_least(name, "chunk_size", chunk_size, 1)
     draws = draw_samples(key, dist, num_samples)
-    (values, aux), slopes = for_each(
-        jax.value_and_grad(lambda draw: evaluate_one(name, f, has_aux, draw), has_aux=True), draws
-    )
+    values, aux = evaluate(name, f, draws, has_aux)
+    slopes = for_each(jax.grad(fixed_cost(name, f, has_aux, lax.stop_gradient(dist.mean()))), draws)
     fixed_values, slopes = widen(lax.stop_gradient(values)), widen(lax.stop_gradient(slopes))
-    tunables = {
-        "parameters": jax.tree.map(jnp.asarray, parameters),
-        "baseline_scale": jnp.asarray(baseline_scale, float),
-        "score_scale": jnp.asarray(score_scale, float),
-    }
+    tunables = {"parameters": parameters, "baseline_scale": baseline_scale, "score_scale": score_scale}
     others = (1 - jnp.eye(num_samples, dtype=fixed_values.dtype)) / (num_samples - 1)
 
     def surrogates_around(draw: Any, weights: Any, parameters: Any) -> tuple[Any, Any]:
@@ -151,12 +151,8 @@ def discrete_stein(
             return jnp.append(here, here + dist.neighbour_changes(slope, widen(draw)))
 
         def average(changes: Float[Array, "n"]) -> tuple[Any, Any]:
-            def weighted_sum(surrogate: Any) -> Any:
-                # One that left the range of numbers at the draw itself does not count.
-                return jnp.sum(jnp.where(weights > 0, widen(jnp.asarray(surrogate)) * weights, 0))
-
-            in_baseline, beside_score = jax.vmap(surrogates, (None, 0, 0))(parameters, fixed_values, changes)
-            return weighted_sum(in_baseline), weighted_sum(beside_score)
+            first, second = jax.vmap(lambda value, change: surrogates(parameters, value, change))(fixed_values, changes)
+            return mean_of_others(first, weights), mean_of_others(second, weights)
 
         changes = jax.vmap(changes_from, out_axes=1)(draws, slopes)
         if chunk_size is None:
@@ -165,19 +161,21 @@ def discrete_stein(
         return lax.map(jax.checkpoint(average), changes, batch_size=chunk_size)
 
     def gradient(tunables: Any) -> Any:
-        in_baseline, beside_score = jax.vmap(surrogates_around, (0, 0, None))(draws, others, tunables["parameters"])
+        in_baseline, beside_score = jax.vmap(lambda x, w: surrogates_around(x, w, tunables["parameters"]))(
+            draws, others
+        )
         changes = jax.vmap(lambda x, h: expected_change(dist, x, h[0], h[1:]))(draws, in_baseline)
         with_scores = jax.vmap(lambda x, h: expected_change_of_score(dist, x, h[0], h[1:]))(draws, beside_score)
-        controlled = fixed_values + tunables["baseline_scale"].astype(changes.dtype) * changes
+        controlled = fixed_values + jnp.asarray(tunables["baseline_scale"], changes.dtype) * changes
         scores = widen(draws) - widen(lax.stop_gradient(dist.mean()))[None]
         signals = fixed_values - others @ controlled
-        correction = tunables["score_scale"].astype(changes.dtype) * jnp.mean(with_scores, 0)
+        correction = jnp.asarray(tunables["score_scale"], changes.dtype) * jnp.mean(with_scores, 0)
         return jnp.tensordot(signals, scores, 1) / num_samples + correction
 
     def square(tunables: Any) -> tuple[Any, Any]:
         mean_gradient = gradient(tunables)
         return squared_norm(mean_gradient), mean_gradient
 
-    tuning, mean_gradient = jax.grad(square, has_aux=True)(tunables)
+    arrays, tuning, mean_gradient = slopes_of_square(square, tunables)
     value = with_gradient(jnp.mean(values), dist.logits, mean_gradient.astype(dist.logits.dtype), name=name)
-    return estimate_of(with_tuning(value, tunables, tuning, name=name), aux, has_aux)
+    return estimate_of(with_tuning(value, arrays, tuning, name=name), aux, has_aux)

@@ -30,10 +30,11 @@ REJECTION = {
     for family in ("Gamma", "Beta", "Dirichlet")
     for draw in ("sample", "reparameterize")
 }
+COUNTS = {"distributions.Poisson.sample", "distributions.Poisson.weak_derivatives"}
 COMMUNICATING = {
-    "TPU v5e": {*REJECTION, "distributions.Poisson.sample"},
+    "TPU v5e": {*REJECTION, *COUNTS},
     # XLA's partitioner for GPUs gathers the results of a top-k of each example.
-    "NVIDIA H100": {*REJECTION, "distributions.Poisson.sample", "gumbel.gumbel_top_k"},
+    "NVIDIA H100": {*REJECTION, *COUNTS, "gumbel.gumbel_top_k"},
 }
 COLLECTIVE = re.compile(r"\b(all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)\b")
 

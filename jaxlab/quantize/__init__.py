@@ -4,7 +4,8 @@ A :class:`Quantizer` is four functions. ``init(key, sample)`` gives ``(params, s
 what ``apply`` updates. ``apply(key, params, state, x)`` gives ``(Quantized(values, codes, loss), state)`` as in
 training; ``encode(params, state, x)`` and ``decode(params, state, codes)`` are for evaluation, with nothing random and
 nothing updated. Vectors lie along the last axis. Parameters and state are pytrees of arrays: ``vmap`` trains over
-seeds, ``scan`` runs over stages, any library stores them. What each quantizer claims stands in its row of ``QUANTIZERS``.
+seeds, ``scan`` runs over stages, any library stores them. What each quantizer claims stands in its row of
+``QUANTIZERS``.
 
 >>> import jax, jax.numpy as jnp
 >>> from jaxlab import quantize

@@ -36,9 +36,7 @@ class GumbelParams(NamedTuple):
     codebook: Float[Array, "k e"]
 
 
-@claims(
-    lambda factory: factory(num_codes=8), deterministic=False, straight_through=False, trained=True, same_space=False
-)
+@claims(lambda factory: factory(num_codes=8), deterministic=False, straight_through=False, trained=True)
 def gumbel_quantizer(*, num_codes: int, temperature: ScalarLike = 1.0, uniformity_weight: float = 5e-4) -> Quantizer:
     r"""Codes drawn from a softmax of the features, with the gradient of a Gumbel-softmax relaxation.
 
@@ -135,7 +133,7 @@ class RandomProjection(NamedTuple):
     codebook: Float[Array, "k e"]
 
 
-@claims(lambda factory: factory(num_codes=8, projected_dim=3), straight_through=False, same_space=False)
+@claims(lambda factory: factory(num_codes=8, projected_dim=3), straight_through=False)
 def random_projection_quantizer(*, num_codes: int, projected_dim: int) -> Quantizer:
     r"""The direction nearest to a random projection, both never trained: targets for self-supervised prediction.
 
@@ -202,6 +200,6 @@ def random_projection_quantizer(*, num_codes: int, projected_dim: int) -> Quanti
         check_vectors(name, x, state.projection.shape[0], mask)
         codes = encode(params, state, x).reshape(-1)
         values = decode(params, state, codes)
-        return quantized(x, values, codes, jnp.zeros((), values.dtype), mask), state
+        return quantized(x, values, codes, jnp.zeros((), values.dtype), mask), lax.stop_gradient(state)
 
     return Quantizer(init, apply, encode, decode, num_codes)

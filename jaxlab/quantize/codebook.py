@@ -118,8 +118,8 @@ def codebook_quantizer(parts: Parts, assign: CodeAssignment) -> Quantizer:
             counted = counts & finite(fixed)
             if parts.cosine:  # a zero vector has no direction
                 counted = counted & jnp.any(fixed != 0, -1)
-            state = detached(parts.update(key_update, detached(state), fixed, codes, counted))
-        return quantized(x, values, codes, loss, mask), state
+            state = parts.update(key_update, detached(state), fixed, codes, counted)
+        return quantized(x, values, codes, loss, mask), detached(state)
 
     def encode(params: Any, state: Any, x: Float[Array, "*n d"]) -> Int[Array, "*n"]:
         codebook = codes_of(params, state)

@@ -59,11 +59,11 @@ def product(quantizer: Quantizer, *, groups: int) -> Quantizer:
         check_vectors("product", x, None)
         if x.shape[-1] % groups:
             raise ValueError(f"product: groups must divide the number of features, {x.shape[-1]}; got {groups}")
-        return jnp.moveaxis(x.reshape(*x.shape[:-1], groups, -1), -2, 0)
+        return jnp.moveaxis(x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups), -2, 0)
 
     def joined(values):
         values = jnp.moveaxis(values, 0, -2)
-        return values.reshape(*values.shape[:-2], -1)
+        return values.reshape(*values.shape[:-2], groups * values.shape[-1])
 
     def init(
         key: PRNGKeyArray, sample: Float[Array, "*n d"], *, mask: Bool[Array, "*n"] | None = None
@@ -192,8 +192,8 @@ def by_chance(temperature: ScalarLike) -> CodeAssignment:
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
         offsets = jnp.sum(codebook**2, -1)
-        size = min(num_vectors, max(1, CPU_CHUNK_BYTES // (4 * num_codes)))
-        num_chunks = -(-num_vectors // max(size, 1))
+        size = max(1, min(num_vectors, CPU_CHUNK_BYTES // (4 * num_codes)))
+        num_chunks = -(-num_vectors // size)
         padded = jnp.pad(x, ((0, num_chunks * size - num_vectors), (0, 0)))
 
         def one_chunk(chunk):
@@ -203,7 +203,7 @@ def by_chance(temperature: ScalarLike) -> CodeAssignment:
             scores = offsets[None] - 2 * products - jnp.asarray(temperature, dtype) * noise
             return jnp.argmin(scores, -1).astype(jnp.int32), jnp.min(scores, -1)
 
-        found = lax.map(one_chunk, (jnp.arange(num_chunks), padded.reshape(num_chunks, size, -1)))
+        found = lax.map(one_chunk, (jnp.arange(num_chunks), padded.reshape(num_chunks, size, x.shape[1])))
         codes, minima = (leaf.reshape(-1)[:num_vectors] for leaf in found)
         if axis_name is not None:
             return first_of_all_devices(codes, minima, num_codes, axis_name)

@@ -107,8 +107,6 @@ class QuantizerClaims:
     stateful: bool = False
     # There are parameters for an optimizer.
     trained: bool = False
-    # Values lie where x does, so that closer is better: quantizing 0.01 times a value away changes nothing.
-    same_space: bool = True
 
 
 #: Every quantizer by name, in the order of the documentation.
@@ -139,7 +137,10 @@ def check_vectors(name: str, x: Any, num_features: int | None, mask: Any = None)
 
 def flat_mask(x: Float[Array, "*n d"], mask: Bool[Array, "*n"] | None) -> Bool[Array, "m"]:
     """The mask of the vectors in a row; all of them without one."""
-    return jnp.ones(math.prod(x.shape[:-1]), bool) if mask is None else mask.reshape(-1)
+    if mask is not None:
+        return mask.reshape(-1)
+    # Hidden from the compiler, which would otherwise sum in another order than with a mask of all.
+    return lax.optimization_barrier(jnp.ones(math.prod(x.shape[:-1]), bool))
 
 
 def finite(x: Float[Array, "m d"]) -> Bool[Array, "m"]:

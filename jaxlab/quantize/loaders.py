@@ -37,7 +37,8 @@ def ema_state_from_haiku(state: Mapping[str, Mapping[str, ArrayLike]], *, decay:
       ValueError: if there is no such module in the state, or more than one; for a decay outside [0, 1).
 
     Examples:
-      >>>       >>> average = {"hidden": np.ones(3), "average": np.ones(3), "counter": np.array(7)}
+      >>> import numpy as np
+      >>> average = {"hidden": np.ones(3), "average": np.ones(3), "counter": np.array(7)}
       >>> sums = {"hidden": np.ones((2, 3)), "average": np.ones((2, 3)), "counter": np.array(7)}
       >>> codebook = {"embeddings": np.ones((2, 3))}
       >>> state = {"vq_ema": codebook, "vq_ema/~/ema_cluster_size": average, "vq_ema/~/ema_dw": sums}
@@ -57,12 +58,12 @@ def ema_state_from_haiku(state: Mapping[str, Mapping[str, ArrayLike]], *, decay:
 
     counts, sums = the_only("ema_cluster_size", "hidden"), the_only("ema_dw", "hidden")
     codebook = array(the_only("", "embeddings")["embeddings"]).T
-    weight = 1 - decay ** float(array(counts["counter"]))
+    weight = 1 - decay ** array(counts["counter"]).astype(codebook.dtype)
     return EmaState(
         codebook,
         array(counts["hidden"]),
         array(sums["hidden"]).T,
-        jnp.asarray(weight, codebook.dtype),
+        weight,
     )
 
 
@@ -83,7 +84,8 @@ def ema_state_from_vector_quantize_pytorch(state: Mapping[str, Any]) -> EmaState
       ValueError: if the codebook and its averages are not in the state.
 
     Examples:
-      >>>       >>> state = {"_codebook.embed": np.ones((1, 3, 2)), "_codebook.embed_avg": np.ones((1, 3, 2))}
+      >>> import numpy as np
+      >>> state = {"_codebook.embed": np.ones((1, 3, 2)), "_codebook.embed_avg": np.ones((1, 3, 2))}
       >>> state |= {"_codebook.cluster_size": np.ones((1, 3))}
       >>> ema_state_from_vector_quantize_pytorch(state).codebook.shape
       (3, 2)

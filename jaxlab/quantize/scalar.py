@@ -39,7 +39,7 @@ def bounds(level: int) -> tuple[float, float, float]:
     return half, offset, 0.0 if level == 2 else math.atanh(offset / half)
 
 
-@claims(lambda factory: factory(levels=(5, 4, 3, 2)), straight_through=False, same_space=False)
+@claims(lambda factory: factory(levels=(5, 4, 3, 2)), straight_through=False)
 def finite_scalar_quantizer(*, levels: tuple[int, ...], symmetric: bool = False) -> Quantizer:
     r"""FSQ: each feature is squashed into a range and rounded to one of a few levels.
 
@@ -99,7 +99,8 @@ def finite_scalar_quantizer(*, levels: tuple[int, ...], symmetric: bool = False)
             bounded = jnp.tanh(vectors + shift) * half - offset
             hard = jnp.round(lax.stop_gradient(bounded))
         # Beyond 1,000 levels the margin is more than half a level.
-        return jnp.clip(hard, -row(lowest, dtype), highest), bounded
+        hard = jnp.clip(hard, -row(lowest, dtype), highest)
+        return jnp.where(hard == 0, 0, hard), bounded  # no negative zero, which no code has
 
     def code_of(hard):
         # A NaN has no digits; its code is that of the lowest.
@@ -148,7 +149,7 @@ def entropies(
     weights = counts.astype(logits.dtype)
     # Bits outside of the mask have finite logits, so that no gradient of theirs is 0 * inf.
     logits = jnp.where(counts[:, None], logits, 0)
-    groups = logits.reshape(logits.shape[0], -1, group_size)
+    groups = logits.reshape(logits.shape[0], logits.shape[1] // group_size, group_size)
     patterns = unravel_codes(jnp.arange(2**group_size), levels=(2,) * group_size).astype(logits.dtype)
     # log p(pattern) = sum over bits of log sigmoid(+-logit).
     on, off = jax.nn.log_sigmoid(groups), jax.nn.log_sigmoid(-groups)

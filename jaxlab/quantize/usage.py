@@ -69,7 +69,8 @@ class CodeUsage(NamedTuple):
           >>> code_usage(x, x, jnp.array([0, 0, 0, 2]), num_codes=3).frequencies().tolist()
           [0.75, 0.0, 0.25]
         """
-        return self.counts / jnp.maximum(jnp.sum(self.counts, -1, keepdims=True), 1)
+        total = jnp.sum(self.counts, -1, keepdims=True, dtype=self.counts.dtype)
+        return self.counts.astype(self.signal.dtype) / jnp.maximum(total, 1).astype(self.signal.dtype)
 
     @jit()
     def marginal_bits(self) -> Float[Array, "*code"]:

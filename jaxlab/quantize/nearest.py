@@ -1,7 +1,5 @@
 """The nearest code of each vector, exactly, without the matrix of all distances."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -135,8 +133,9 @@ def nearest_code(
       axis_name: of a mapped axis over which the codebook is spread, in equal parts, first codes on the first device.
 
     Returns:
-      Integers in [0, k), the lowest one where several codes are equally near, the same ones however the codebook
-      is spread; 0 for a vector with NaN.
+      Integers in [0, k), the lowest one where several codes are equally near; 0 for a vector with NaN. They are the
+      same however the codebook is spread, if products over features are summed in an order that does not depend on
+      the number of codes (so it is on CPUs).
 
     Gradient:
       None: the codes are integers.
@@ -168,15 +167,17 @@ def nearest_code(
     elif centre is not None:
         centre = lax.stop_gradient(centre).astype(dtype)
         vectors, codes = vectors - centre[None], codes - centre[None]
-    if operand_dtype is not None:
-        vectors, codes = vectors.astype(operand_dtype), codes.astype(operand_dtype)
-    offsets = jnp.zeros(num_codes, dtype) if cosine else jnp.sum(codes.astype(dtype) ** 2, -1) / 2
+    operands = jnp.finfo(dtype if operand_dtype is None else operand_dtype)
+    if operands.bits < jnp.finfo(dtype).bits:
+        vectors, codes = (lax.reduce_precision(x, operands.nexp, operands.nmant) for x in (vectors, codes))
+    offsets = jnp.zeros(num_codes, dtype) if cosine else jnp.sum(codes**2, -1) / 2
 
-    def chunks_of(num_bytes):
+    def searching(num_bytes, operands):
         rows = chunk_size or max(1, num_bytes // (4 * num_codes))
-        return functools.partial(search, chunk_size=rows)
+        return lambda x, codes, offsets: search(x.astype(operands), codes.astype(operands), offsets, chunk_size=rows)
 
-    cpu, other = chunks_of(CPU_CHUNK_BYTES), chunks_of(CHUNK_BYTES)
+    # A CPU gains nothing from narrow operands, and loses the order of its sums.
+    cpu, other = searching(CPU_CHUNK_BYTES, dtype), searching(CHUNK_BYTES, operands.dtype)
     found, minima = lax.platform_dependent(vectors, codes, offsets, cpu=cpu, default=other)
     if axis_name is not None:
         found = first_of_all_devices(found, minima, num_codes, axis_name)

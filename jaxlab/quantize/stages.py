@@ -93,6 +93,7 @@ def residual(
         return jnp.where(shortened, jax.random.randint(key_number, (), 1, depth + 1), depth)
 
     def mask_of(x, mask, number, used):
+        """The mask of one stage: nothing, in one that is left out."""
         if not dropout:
             return mask
         return (jnp.ones(x.shape[:-1], bool) if mask is None else mask) & (number < used)
@@ -124,11 +125,8 @@ def residual(
         zero = jnp.where(jnp.isnan(lax.stop_gradient(vectors)), 0, jnp.zeros((), vectors.dtype))
         if shared:
             _, rests = lax.scan(search, zero, steps)
-            masks = None
-            if mask is not None or dropout:
-                masks = jnp.stack(
-                    [jnp.broadcast_to(mask_of(x, mask, number, used), x.shape[:-1]) for number in range(depth)]
-                )
+            each = [found for number in range(depth) if (found := mask_of(x, mask, number, used)) is not None]
+            masks = jnp.stack(each) if each else None
             out, new_state = quantizer.apply(key_stages, params, state, rests, mask=masks)
             codes, loss = out.codes, out.loss
         else:
@@ -146,9 +144,10 @@ def residual(
 
         def search(total, given):
             size, own = given
-            own = (params, state) if shared else own
-            codes = quantizer.encode(*own, (vectors - total) / size)
-            return total + size * quantizer.decode(*own, codes).astype(vectors.dtype), codes
+            stage_params, stage_state = (params, state) if shared else own
+            codes = quantizer.encode(stage_params, stage_state, (vectors - total) / size)
+            value = quantizer.decode(stage_params, stage_state, codes).astype(vectors.dtype)
+            return total + size * value, codes
 
         zero = jnp.where(jnp.isnan(vectors), 0, jnp.zeros((), vectors.dtype))
         _, codes = lax.scan(search, zero, (sizes(vectors.dtype), None if shared else (params, state)))

@@ -76,9 +76,9 @@ def test_low_precision_needs_a_centre_and_sums_in_float32():
     assert wrong(nearest_code(half_x, half_codebook), half_x, half_codebook) == 0
     naive = jnp.argmin((jnp.sum(half_codebook**2, 1) / 2)[None] - half_x @ half_codebook.T, 1)
     assert wrong(naive, half_x, half_codebook) > 0.005
-    x, codebook = 10 + normal(2000, 32), 10 + normal(512, 32, seed=1)
+    x, codebook = 100 + normal(2000, 32), 100 + normal(512, 32, seed=1)
     low = {"operand_dtype": jnp.bfloat16}
-    assert wrong(nearest_code(x, codebook), x, codebook) <= 0.001
+    assert wrong(nearest_code(x, codebook), x, codebook) < 0.02
     assert wrong(nearest_code(x, codebook, centre=codebook.mean(0), **low), x, codebook) < 0.04
     assert wrong(nearest_code(x, codebook, **low), x, codebook) > 0.1
 
@@ -116,7 +116,7 @@ def test_training_with_vectors_and_codebook_both_spread_is_training_on_one_devic
         return gradient, codes, values, state
 
     params, state = make(num_codes=32).init(jax.random.key(1), x)
-    expected = train({}, params, state, x)
+    expected = jax.jit(lambda *arguments: train({}, *arguments))(params, state, x)
     axes = {"axis_name": "batch", "code_axis_name": "codes"}
     mesh = Mesh(np.array(jax.devices()[:4]).reshape(2, 2), ("batch", "codes"))
 

@@ -30,9 +30,9 @@ class Model:
     """Features of a vector before it is quantized; for fsq, lfq and bsq that follows from the number of codes."""
     levels: tuple[int, ...] = (8, 8, 8)
     """Of fsq."""
-    hidden: int = 64
+    hidden: int = 32
     """Channels of the convolutions."""
-    residual_hidden: int = 32
+    residual_hidden: int = 16
     """Channels inside of a residual block, of which there are two on each side."""
     beta: float = 1.0
     """Weight of ||sg(z) - e||^2, which moves codes; an EMA does without."""

@@ -35,7 +35,7 @@ class Config:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     num_steps: int = 10_000
-    batch_size: int = 128
+    batch_size: int = 64
     seed: int = 0
     save_every: int = 500
     log_every: int = 50

@@ -8,7 +8,7 @@ is biased, how much it varies and what it costs.
 - :mod:`jaxlab.moments`: means and variances that merge, standard errors, moving averages.
 - :mod:`jaxlab.distributions`: random variables as NamedTuples, with their capabilities.
 - :mod:`jaxlab.estimators`: expectations whose ``jax.grad`` is the named estimator.
-- :mod:`jaxlab.quantize`: nearest codes, quantizers as pairs of pure functions, how they use their codes.
+- :mod:`jaxlab.quantize`: nearest codes, quantizers as pure functions, how they use their codes.
 
 Every function is pure, takes its ``key`` first and its options by name, is written for one example (``jax.vmap``
 makes a batch) and has its shapes in its annotations. In them, b stands for a batch, t for time, n for samples, k for

@@ -29,7 +29,8 @@ class Sampling:
 
 
 def tiled(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images [n, h, w, c] in rows of ``columns``, as one."""
+    """Images [n, h, w, c] in rows of ``columns``, as one, with a white line between them."""
+    images = np.pad(images, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1.0)
     rows = images.reshape(-1, columns, *images.shape[1:]).transpose(0, 2, 1, 3, 4)
     return rows.reshape(rows.shape[0] * rows.shape[1], -1, images.shape[-1]).squeeze()
 

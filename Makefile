@@ -64,9 +64,11 @@ compile: $(COMPILE)
 
 speed: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.speed_quantize
 
 peers: $(PEERS)
 	.venv-peers/bin/python -m benchmarks.speed --peers
+	.venv-peers/bin/python -m benchmarks.speed_quantize --peers
 
 test-oldest: $(OLDEST)
 	.venv-oldest/bin/python -m pytest --numprocesses auto --dist loadgroup

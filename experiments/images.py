@@ -1,4 +1,6 @@
-"""Images: the digits of scikit-learn, or Fashion-MNIST from a directory, the system's package or a checked download."""
+"""Images, with their classes: scikit-learn's digits; Fashion-MNIST from a directory, the system's package or a checked
+download; CIFAR-10 from a directory.
+"""
 
 import hashlib
 import math
@@ -8,18 +10,22 @@ import urllib.request
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 Name = Literal["digits", "fashion_mnist"]
 Split = Literal["train", "test"]
 
-FASHION_MNIST_FILES: dict[Split, str] = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-#: Of the decompressed files: upstream and the Debian package compress the same images differently.
-FASHION_MNIST_SHA256: dict[Split, str] = {
-    "train": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "test": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+#: How the authors of Fashion-MNIST call the two parts.
+PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
+FASHION_MNIST_FILE = "train-images-idx3-ubyte"
+#: Of the decompressed files: upstream and the Debian package compress the same content differently.
+FASHION_MNIST_SHA256 = {
+    FASHION_MNIST_FILE: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 #: Where the authors keep the files (README of that repository, "Get the Data").
 FASHION_MNIST_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
@@ -62,7 +68,75 @@ def load(name: Name, directory: Path | None = None, *, split: Split = "train") -
         return (digits.images / 16).astype(np.float32)
     if name != "fashion_mnist":
         raise DataError(f"data must be 'digits' or 'fashion_mnist'; got {name!r}")
-    return read_idx(find_fashion_mnist(directory, split), num_axes=3).astype(np.float32) / 255
+    return (
+        read_idx(find_fashion_mnist(directory, f"{PREFIXES[split]}-images-idx3-ubyte"), num_axes=3).astype(np.float32)
+        / 255
+    )
+
+
+class Labelled(NamedTuple):
+    """Images with the number of their class."""
+
+    images: np.ndarray  # bytes, [images, height, width, channels]
+    labels: np.ndarray  # int32, [images]
+
+
+#: Of scikit-learn's digits, the first ones are for training.
+NUM_TRAINING_DIGITS = 1500
+#: Each image is a byte for its class and 32 x 32 bytes for each of red, green and blue.
+CIFAR10_FILES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
+CIFAR10_ROW = 1 + 3 * 32 * 32
+
+
+def load_labelled(name: Name | Literal["cifar10"], split: Split, directory: Path | None = None) -> Labelled:
+    """Images with their classes, for training or for testing, in a fixed order.
+
+    Args:
+      name: "digits" (1,500 and 297 of 8 x 8), "fashion_mnist" (60,000 and 10,000 of 28 x 28) or "cifar10" (50,000
+        and 10,000 of 32 x 32 in colour).
+      split: "train" or "test".
+      directory: where the files lie, for Fashion-MNIST and for the binary version of CIFAR-10, which needs it.
+
+    Returns:
+      Bytes of brightness, and classes from 0 to 9.
+
+    Raises:
+      DataError: if the images cannot be found or are damaged.
+    """
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits: Any = load_digits()
+        part = slice(NUM_TRAINING_DIGITS) if split == "train" else slice(NUM_TRAINING_DIGITS, None)
+        brightness = np.round(load(name, directory)[part, ..., None] * 255).astype(np.uint8)
+        return Labelled(brightness, digits.target[part].astype(np.int32))
+    if name == "cifar10":
+        return read_cifar10(directory, split)
+    prefix = PREFIXES[split]
+    pictures = read_idx(find_fashion_mnist(directory, f"{prefix}-images-idx3-ubyte"), num_axes=3)
+    labels = read_idx(find_fashion_mnist(directory, f"{prefix}-labels-idx1-ubyte"), num_axes=1)
+    if len(pictures) != len(labels):
+        raise DataError(f"fashion_mnist, {split}: {len(pictures)} images with {len(labels)} labels")
+    return Labelled(pictures[..., None], labels.astype(np.int32))
+
+
+def read_cifar10(directory: Path | None, split: Split) -> Labelled:
+    """The binary version of CIFAR-10 as its authors distribute it, unpacked into the directory."""
+    if directory is None:
+        raise DataError("cifar10 needs a directory (--data-directory) with data_batch_1.bin, ... of its binary version")
+    parts = []
+    for file in CIFAR10_FILES[split]:
+        path = directory / file
+        if not path.is_file():
+            raise DataError(f"no file {file} in the data directory {directory}")
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+        if not len(content) or len(content) % CIFAR10_ROW:
+            raise DataError(f"{path}: a file of images has a multiple of {CIFAR10_ROW} bytes; got {len(content)}")
+        parts.append(content.reshape(-1, CIFAR10_ROW))
+    rows = np.concatenate(parts)
+    if rows[:, 0].max() > 9:
+        raise DataError(f"{directory}: classes go from 0 to 9; got {rows[:, 0].max()}")
+    return Labelled(rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0].astype(np.int32))
 
 
 def cache_directory() -> Path:
@@ -70,10 +144,9 @@ def cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxlab"
 
 
-def find_fashion_mnist(directory: Path | None = None, split: Split = "train") -> Path:
-    """The file of images: in the given directory (nowhere else then), the package, the cache, the net."""
-    names = (FASHION_MNIST_FILES[split], FASHION_MNIST_FILES[split] + ".gz")
-    sha256 = FASHION_MNIST_SHA256[split]
+def find_fashion_mnist(directory: Path | None = None, file: str = FASHION_MNIST_FILE) -> Path:
+    """A file, the training images': in the given directory (nowhere else then), the package, the cache, the net."""
+    names = (file, file + ".gz")
     place = FASHION_MNIST_PACKAGE if directory is None else directory
     for candidate in (place / name for name in names):
         if candidate.is_file():
@@ -81,10 +154,10 @@ def find_fashion_mnist(directory: Path | None = None, split: Split = "train") ->
     if directory is not None:
         raise DataError(f"no file {' or '.join(names)} in the data directory {directory}")
     cached = cache_directory() / names[0]
-    if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == sha256:
+    if cached.is_file() and hashlib.sha256(cached.read_bytes()).hexdigest() == FASHION_MNIST_SHA256[file]:
         return cached
     try:
-        return download(FASHION_MNIST_URL + names[1], sha256, cached)
+        return download(FASHION_MNIST_URL + names[1], FASHION_MNIST_SHA256[file], cached)
     except OSError as error:
         raise DataError(
             f"Fashion-MNIST is not here, and its download failed ({error}). Do one of these: install the Debian package"

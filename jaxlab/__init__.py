@@ -3,11 +3,12 @@
 A sample, an argmax, a rounding have no derivative. jaxlab gives JAX programs useful ones, and says of each whether it
 is biased, how much it varies and what it costs.
 
-- :mod:`jaxlab.gradients`: the same value, another gradient (straight-through, the magic box).
+- :mod:`jaxlab.gradients`: the same value, another gradient (straight-through, the rotation trick, the magic box).
 - :mod:`jaxlab.gumbel`: Gumbel noise; samples, relaxations, subsets and permutations made of it.
 - :mod:`jaxlab.moments`: means and variances that merge, standard errors, moving averages.
 - :mod:`jaxlab.distributions`: random variables as NamedTuples, with their capabilities.
 - :mod:`jaxlab.estimators`: expectations whose ``jax.grad`` is the named estimator.
+- :mod:`jaxlab.quantize`: nearest codes, quantizers as pure functions, how they use their codes.
 
 Every function is pure, takes its ``key`` first and its options by name, is written for one example (``jax.vmap``
 makes a batch) and has its shapes in its annotations. In them, b stands for a batch, t for time, n for samples, k for
@@ -28,9 +29,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxlab import distributions, estimators, gradients, gumbel, moments
+    from jaxlab import distributions, estimators, gradients, gumbel, moments, quantize
 
-__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments"]
+__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments", "quantize"]
 __version__ = "0.1.0"
 
 

@@ -10,13 +10,13 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, Float, Num, Shaped
+from jaxtyping import Array, Float, Num, PRNGKeyArray, ScalarLike, Shaped
 
 from jaxlab import _check
 from jaxlab._jit import jit
 from jaxlab._precision import widen
 
-__all__ = ["first_order_only", "magic_box", "straight_through", "with_gradient"]
+__all__ = ["diveq", "first_order_only", "magic_box", "rotation_trick", "straight_through", "with_gradient"]
 
 
 # A primitive and not a custom_jvp, whose rule JAX forgets in the derivative of a reverse-mode derivative of a scan (it
@@ -247,3 +247,124 @@ def with_gradient(
 
     zero.defjvp(inject, symbolic_zeros=True)
     return value + zero(x, gradient)
+
+
+def direction_and_length(x: Float[Array, "*n d"]) -> tuple[Float[Array, "*n d"], Float[Array, "*n 1"]]:
+    """Unit vectors and lengths, as constants: 0 and 0 of a zero vector, and no square that under- or overflows."""
+    x = lax.stop_gradient(x)
+    largest = jnp.max(jnp.abs(x), -1, keepdims=True, initial=0)
+    scaled = x / jnp.where(largest > 0, largest, 1)
+    length = jnp.sqrt(jnp.sum(scaled**2, -1, keepdims=True))
+    return scaled / jnp.where(length > 0, length, 1), largest * length
+
+
+@jit()
+def rotation_trick(hard: Float[Array, "*n d"], soft: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    r"""The value of ``hard``, with the gradient of ``soft`` rotated and stretched onto it.
+
+    .. math:: \mathrm{d}y := \lambda R\, \mathrm{d}\,\mathrm{soft}, \qquad
+              R = I - 2 r r^\top + 2 \hat q \hat u^\top, \quad
+              r = \frac{\hat u + \hat q}{\lVert \hat u + \hat q \rVert},
+              \quad \lambda = \frac{\lVert q \rVert}{\lVert u \rVert}
+
+    with :math:`u` = ``soft``, :math:`q` = ``hard`` and hats for unit vectors: :math:`R` is the rotation in their plane
+    with :math:`R \hat u = \hat q`, so the angle between gradient and code becomes that between gradient and encoder.
+
+    Args:
+      hard: the value, vectors along the last axis.
+      soft: the differentiable stand-ins, of the same shape and dtype.
+
+    Returns:
+      ``hard``, bit for bit.
+
+    Gradient:
+      :math:`\lambda R^\top g` to ``soft``, none to ``hard``; biased. Where either vector is zero there is no rotation:
+      the gradient is :math:`g`. A short ``soft`` beside a long ``hard`` gets a large one, by :math:`\lambda`. Opposite
+      vectors get the reflection that takes one to the other. R and :math:`\lambda` are constants to second derivatives.
+
+    Raises:
+      ValueError: if shapes or dtypes differ.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> def quantize(x):  # onto the second axis
+      ...     return rotation_trick(jnp.array([0.0, 2.0]), x)
+      >>> quantize(jnp.array([1.0, 0.0])).tolist()
+      [0.0, 2.0]
+      >>> jax.grad(lambda x: quantize(x)[1])(jnp.array([1.0, 0.0])).round(3).tolist()
+      [2.0, 0.0]
+
+    Reference:
+      Fifty et al., "Restructuring Vector Quantization with the Rotation Trick", 2025, section 4.
+      https://arxiv.org/abs/2410.06424
+    """
+    _check.same_shape("rotation_trick", hard=hard, soft=soft)
+    x = widen(soft)
+    (u, length), (q, target) = direction_and_length(x), direction_and_length(widen(hard))
+    r, _ = direction_and_length(u + q)
+    rotates = (length > 0) & (target > 0)
+    stretch = jnp.where(rotates, target / jnp.where(rotates, length, 1), 1)
+
+    def along(a):
+        return jnp.sum(a * x, -1, keepdims=True)
+
+    rotated = stretch * (x - 2 * r * along(r) + 2 * q * along(u))
+    # Only its derivative is used; what overflows in its value is not.
+    return straight_through(hard, jnp.where(rotates, rotated, x).astype(soft.dtype))
+
+
+@jit()
+def diveq(
+    key: PRNGKeyArray, hard: Float[Array, "*n d"], soft: Float[Array, "*n d"], *, noise: ScalarLike = 0.05
+) -> Float[Array, "*n d"]:
+    r"""``soft`` moved as far as ``hard`` is away, in nearly its direction: a quantization with a derivative of its own.
+
+    .. math:: z = u + \lVert q - u \rVert\, \mathrm{stop\_gradient}\Big(\frac{v}{\lVert v \rVert}\Big), \qquad
+              v = (q - u) + \sigma \frac{\lVert q - u \rVert}{\sqrt d}\, \varepsilon, \quad \varepsilon \sim N(0, I)
+
+    with :math:`u` = ``soft`` and :math:`q` = ``hard``. The noise is relative to the error :math:`q - u`, so a small
+    error is not drowned: z is about :math:`\sigma \lVert q - u \rVert` away from q.
+
+    Args:
+      key: consumed.
+      hard: the vectors to go to, along the last axis.
+      soft: the vectors to start from, of the same shape and dtype.
+      noise: :math:`\sigma`, at least 0, relative to the error; at 0 the value is ``hard``, bit for bit.
+
+    Returns:
+      Vectors near ``hard``, in its dtype.
+
+    Gradient:
+      With :math:`\hat e` the unit error and :math:`\hat v` the unit direction: :math:`(I - \hat e \hat v^\top) g` to
+      ``soft`` and :math:`\hat e \hat v^\top g` to ``hard``: a codebook needs no loss of its own. Biased. Where the
+      error is 0: :math:`g` to ``soft``, none to ``hard``.
+
+    Raises:
+      ValueError: if shapes or dtypes differ.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp
+      >>> quantize = lambda x: diveq(jax.random.key(0), jnp.array([3.0, 1.0]), x, noise=0.0)
+      >>> quantize(jnp.array([1.0, 1.0])).tolist()
+      [3.0, 1.0]
+      >>> jax.jacobian(quantize)(jnp.array([1.0, 1.0])).tolist()  # none along the error
+      [[0.0, 0.0], [0.0, 1.0]]
+
+    Reference:
+      Vali et al., "DiVeQ: Differentiable Vector Quantization Using the Reparameterization Trick", 2025.
+      https://arxiv.org/abs/2509.26469
+    """
+    _check.same_shape("diveq", hard=hard, soft=soft)
+    if hard.dtype != soft.dtype:
+        raise ValueError(f"diveq: hard must have the dtype of soft, {soft.dtype}; got {hard.dtype}")
+    x, target = widen(soft), widen(hard)
+    error = target - x
+    unit_error, length = direction_and_length(error)
+    drawn = jax.random.normal(key, x.shape, x.dtype) * (jnp.asarray(noise, x.dtype) / x.shape[-1] ** 0.5)
+    direction, _ = direction_and_length(unit_error + lax.stop_gradient(drawn))
+    direction = jnp.where(length > 0, direction, 0)
+    # The error's length has the derivative unit_error, also at an error of 0, where it has none.
+    distance = jnp.sum(unit_error * error, -1, keepdims=True)
+    # The code itself and a difference of directions, which is 0 without noise: that is exact.
+    value = (target + length * jnp.where(drawn == 0, 0, direction - unit_error)).astype(soft.dtype)
+    return straight_through(lax.stop_gradient(value), (x + distance * direction).astype(soft.dtype))

@@ -18,7 +18,10 @@ import jax
 import pytest
 import topologies
 from cases import CASES, Case
+from jax.sharding import SingleDeviceSharding
 from programs import batch, value_and_gradient
+
+from jaxlab import quantize
 
 BATCH = 8
 RECORD = Path(__file__).parents[1] / "build" / "compile.json"
@@ -65,3 +68,26 @@ def test_row_compiles(platform: str, case: Case, record):
     assert costs["temporary bytes"] <= MAXIMAL_TEMPORARY_BYTES
     communicates = COLLECTIVE.search(compiled.as_text()) is not None
     assert communicates == (case.name in COMMUNICATING[platform])
+
+
+TRAINING_STEP_BYTES = 64 * 2**20
+
+
+@pytest.mark.parametrize("num_codes", [512, 8192])
+def test_training_step_of_a_quantizer_keeps_its_memory(platform: str, num_codes: int):
+    """32,768 vectors of 64 features on one device: the matrix of their distances to 8,192 codes has 1,024 MiB."""
+    device = topologies.mesh(platform).devices.ravel()[0]
+    quantizer = quantize.ema_vector_quantizer(num_codes=num_codes)
+
+    def loss(x, state, key):
+        out, state = quantizer.apply(key, (), state, x)
+        return (out.values**2).mean() + out.loss, (out.codes, state)
+
+    x = jax.ShapeDtypeStruct((32_768, 64), jax.numpy.float32)
+    _, state = jax.eval_shape(quantizer.init, jax.random.key(0), x)
+    arguments = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=SingleDeviceSharding(device)),
+        (x, state, jax.random.key(0)),
+    )
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments).compile()
+    assert topologies.costs(compiled)["temporary bytes"] <= TRAINING_STEP_BYTES

@@ -99,7 +99,7 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
 def test_places_are_tried_in_order(tmp_path, monkeypatch):
     package, cache, asked = tmp_path / "package", tmp_path / "cache", []
     monkeypatch.setattr(images, "FASHION_MNIST_PACKAGE", package)
-    monkeypatch.setitem(images.FASHION_MNIST_SHA256, "train", hashlib.sha256(GOOD).hexdigest())
+    monkeypatch.setattr(images, "FASHION_MNIST_SHA256", {"train-images-idx3-ubyte": hashlib.sha256(GOOD).hexdigest()})
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
     def no_network(url, sha256, destination):
@@ -121,3 +121,37 @@ def test_places_are_tried_in_order(tmp_path, monkeypatch):
     (package / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(GOOD))
     assert images.find_fashion_mnist().parent == package
     assert len(asked) == 2
+
+
+def test_labelled_images_are_read_in_pairs(tmp_path):
+    labels = np.array([3, 9], np.uint8)
+    for prefix in ("train", "t10k"):
+        (tmp_path / f"{prefix}-images-idx3-ubyte").write_bytes(idx(IMAGES))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(labels))
+    for split in ("train", "test"):
+        found = images.load_labelled("fashion_mnist", split, tmp_path)
+        np.testing.assert_array_equal(found.images, IMAGES[..., None])
+        assert found.labels.tolist() == [3, 9]
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(labels[:1]))
+    with pytest.raises(images.DataError, match="test: 2 images with 1 labels"):
+        images.load_labelled("fashion_mnist", "test", tmp_path)
+    train, test = (images.load_labelled("digits", split) for split in ("train", "test"))
+    assert (train.images.shape, test.images.shape) == ((1500, 8, 8, 1), (297, 8, 8, 1))
+    assert (train.images.max(), train.images.dtype, len(set(train.labels))) == (255, np.uint8, 10)
+
+
+def test_cifar10_is_read_from_its_binary_files(tmp_path):
+    row = np.concatenate([[7], np.repeat([10, 20, 30], 1024)]).astype(np.uint8)
+    (tmp_path / "test_batch.bin").write_bytes(row.tobytes() * 2)
+    found = images.load_labelled("cifar10", "test", tmp_path)
+    assert found.labels.tolist() == [7, 7]
+    assert found.images.shape == (2, 32, 32, 3)
+    assert (found.images == np.array([10, 20, 30])).all()
+    for broken, message in ((row[:-1], "multiple of 3073"), (row[:0], "multiple of"), (row + 5, "from 0 to 9; got 12")):
+        (tmp_path / "test_batch.bin").write_bytes(broken.tobytes())
+        with pytest.raises(images.DataError, match=message):
+            images.load_labelled("cifar10", "test", tmp_path)
+    with pytest.raises(images.DataError, match=r"no file data_batch_1.bin"):
+        images.load_labelled("cifar10", "train", tmp_path)
+    with pytest.raises(images.DataError, match="needs a directory"):
+        images.load_labelled("cifar10", "train")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cases.case import CODES, HUGE, LOGITS, VALUE, Case, each, f32
+from cases.case import CODES, HUGE, LOGITS, SQUARE, VALUE, Case, each, f32
 
 GRADIENTS = (
     Case("gradients.first_order_only", {"x": LOGITS, "name": "row"}, exact=("x",), compiled=False),
@@ -25,5 +25,17 @@ GRADIENTS = (
         exact=("value",),
         surrogate=("x",),
         compiled=False,
+    ),
+    Case(
+        "gradients.rotation_trick",
+        {"hard": np.round(SQUARE), "soft": SQUARE},
+        surrogate=("soft",),
+        extremes=({"soft": 0 * SQUARE}, {"soft": 1e4 * SQUARE}, {"hard": 0 * SQUARE}, {"hard": -SQUARE}),
+    ),
+    Case(
+        "gradients.diveq",
+        {"hard": np.round(SQUARE), "soft": SQUARE, "noise": 0.25},
+        surrogate=("hard", "soft", "noise"),
+        extremes=({"soft": np.round(SQUARE)}, {"soft": 1e4 * SQUARE}, {"noise": 0.0}),
     ),
 )

@@ -1,0 +1,34 @@
+"""``python -m experiments.vqvae_pixelcnn train | prior | sample | evaluate``: see README.md."""
+
+import json
+import sys
+
+import tyro
+
+from experiments.images import DataError
+from experiments.runs import RunError
+from experiments.vqvae_pixelcnn.evaluate import Evaluation, evaluate
+from experiments.vqvae_pixelcnn.fit_prior import PriorConfig, fit_prior
+from experiments.vqvae_pixelcnn.sample import Sampling, sample
+from experiments.vqvae_pixelcnn.train import Config, train
+
+VERBS = {
+    "train": (Config, train),
+    "prior": (PriorConfig, fit_prior),
+    "sample": (Sampling, sample),
+    "evaluate": (Evaluation, evaluate),
+}
+
+
+def main() -> None:
+    """Runs one verb and prints its results as JSON."""
+    config = tyro.extras.subcommand_cli_from_dict({name: settings for name, (settings, _) in VERBS.items()})
+    run = next(function for settings, function in VERBS.values() if type(config) is settings)
+    try:
+        print(json.dumps(run(config), indent=1))
+    except (DataError, RunError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

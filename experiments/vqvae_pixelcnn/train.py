@@ -1,0 +1,120 @@
+"""Training of the auto-encoder."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from experiments.images import Labelled, load_labelled
+from experiments.runs import CONFIG, Run, RunError, progress
+from experiments.vqvae_pixelcnn.model import Model, TrainState, VqVae, vqvae
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images."""
+
+    name: Literal["fashion_mnist", "digits", "cifar10"] = "fashion_mnist"
+    """fashion_mnist is looked for in a directory, the system's package and the net; digits are always there."""
+    directory: Path | None = None
+    """Where its files lie."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the training of the auto-encoder."""
+
+    out: Path = Path("runs/vqvae")
+    """Directory of the run; the same command goes on where it was killed."""
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    num_steps: int = 10_000
+    batch_size: int = 64
+    seed: int = 0
+    save_every: int = 500
+    log_every: int = 50
+
+
+TINY = {"data": Data("digits"), "model": Model(num_codes=64, hidden=16, residual_hidden=8, code_dim=8)}
+
+
+def config_at(directory: Path) -> Config:
+    """The settings of the run in a directory."""
+    if not (directory / CONFIG).is_file():
+        raise RunError(f"no run of an auto-encoder in {directory}: run the verb train first")
+    found = json.loads((directory / CONFIG).read_text())
+    place = found["data"]["directory"]
+    data = Data(found["data"]["name"], None if place is None else Path(place))
+    model = Model(**found["model"] | {"levels": tuple(found["model"]["levels"])})
+    return Config(**found | {"out": directory, "data": data, "model": model})
+
+
+def load(data: Data) -> tuple[Labelled, Labelled]:
+    """Training and test images."""
+    return load_labelled(data.name, "train", data.directory), load_labelled(data.name, "test", data.directory)
+
+
+def built(model: Model, images: np.ndarray, axis_name: str | None = None) -> VqVae:
+    """The functions of the model for images like these."""
+    return vqvae(model, images.shape[1:], float((images / 255.0).var()), axis_name)
+
+
+def batch_at(seed: int, step: int, images: np.ndarray, size: int) -> np.ndarray:
+    """The batch of a step: any process can make it again."""
+    return images[np.random.default_rng([seed, step]).integers(len(images), size=size)]
+
+
+def initial_state(config: Config, functions: VqVae, images: np.ndarray) -> TrainState:
+    """Parameters, and a codebook from the vectors of a batch."""
+    sample = batch_at(config.seed, 2**31, images, max(config.batch_size, 64))
+    return jax.jit(functions.init)(jax.random.key(config.seed), jnp.asarray(sample))
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Trains the auto-encoder, or goes on with it; returns the metrics of the last step."""
+    images = load(config.data)[0].images
+    devices = jax.devices()
+    if config.batch_size % len(devices):
+        raise ValueError(f"batch_size must be a multiple of the {len(devices)} devices; got {config.batch_size}")
+    mesh = Mesh(np.array(devices), ("batch",))
+    functions = built(config.model, images, "batch")
+    spread = jax.shard_map(functions.step, mesh=mesh, in_specs=(P(), P(), P("batch")), out_specs=(P(), P()))
+    train_step = jax.jit(spread, donate_argnums=1)
+    key = jax.random.key(config.seed + 1)
+    metrics: dict[str, Any] = {}
+    with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
+        step, state = run.restore(initial_state(config, built(config.model, images), images))
+        with progress("auto-encoder", config.num_steps, step) as advance:
+            while step < config.num_steps:
+                batch = batch_at(config.seed, step, images, config.batch_size)
+                state, metrics = train_step(jax.random.fold_in(key, step), state, batch)
+                step += 1
+                if step % config.log_every == 0 or step == config.num_steps:
+                    run.log(step, **metrics)
+                    advance(step, error=float(metrics["squared_error"]))
+                if step % config.save_every == 0 or step == config.num_steps:
+                    run.save(step, state)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def trained(config: Config) -> tuple[VqVae, TrainState]:
+    """The auto-encoder of a finished run, its functions compiled."""
+    images = load(config.data)[0].images
+    functions = built(config.model, images)
+    with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
+        step, state = run.restore(initial_state(config, functions, images))
+    if step < config.num_steps:
+        raise ValueError(f"{config.out} has {step} of {config.num_steps} steps: run the verb train first")
+    return functions._replace(encode=jax.jit(functions.encode), decode=jax.jit(functions.decode)), state
+
+
+def codes_of(functions: VqVae, state: TrainState, images: np.ndarray, size: int = 500) -> np.ndarray:
+    """The codes of many images, [n, height, width]."""
+    parts = [functions.encode(state, images[start : start + size])[1] for start in range(0, len(images), size)]
+    return np.concatenate([np.asarray(part) for part in parts])

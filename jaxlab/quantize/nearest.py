@@ -1,0 +1,184 @@
+"""The nearest code of each vector, exactly, without the matrix of all distances."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from jaxlab import _check
+from jaxlab._jit import jit
+from jaxlab._precision import widen
+
+__all__ = ["nearest_code"]
+
+# Distances of one chunk of vectors, in bytes: what stays in a cache on a CPU; enough to fill an accelerator.
+CPU_CHUNK_BYTES, CHUNK_BYTES = 2**22, 2**24
+# Above this many codes, their distances are reduced in blocks.
+MAXIMAL_UNBLOCKED, BLOCK = 1024, 128
+
+
+def unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+    """Vectors of length one; a zero vector stays zero, and passes no gradient on."""
+    # Scaled first, so that no square over- or underflows.
+    largest = lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True))
+    usable = (largest > 0) & jnp.isfinite(largest)
+    scaled = jnp.where(usable, x, 1) / jnp.where(usable, largest, 1)
+    length = jnp.sqrt(jnp.sum(scaled**2, -1, keepdims=True))
+    return jnp.where(usable, scaled / length, jnp.where(largest == 0, 0, jnp.nan))
+
+
+def first_minimum(scores: Float[Array, "n k"]) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
+    """The position of the first minimum of each row, and that minimum; position 0 in a row of NaN.
+
+    In two passes, a minimum and then a search for it: the one-pass reduction of pairs that ``jnp.argmin`` is
+    compiled to is not vectorised on CPUs.
+    """
+    size = scores.shape[-1]
+    if size <= MAXIMAL_UNBLOCKED:
+        minimum = jnp.min(scores, -1)
+        # Counted in float32, which is exact this far, for the vector units; a NaN is equal to nothing.
+        places = lax.broadcasted_iota(jnp.float32, scores.shape, 1)
+        place = jnp.min(jnp.where(scores == minimum[:, None], places, size), -1).astype(jnp.int32)
+        return jnp.where(place == size, 0, place), minimum
+    blocks = scores.reshape(-1, size // BLOCK, BLOCK)
+    block, minimum = first_minimum_of_few(jnp.min(blocks, -1))
+    inside, _ = first_minimum_of_few(jnp.take_along_axis(blocks, block[:, None, None], 1)[:, 0])
+    return block * BLOCK + inside, minimum
+
+
+def first_minimum_of_few(scores: Float[Array, "n k"]) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
+    return jnp.argmin(scores, -1).astype(jnp.int32), jnp.min(scores, -1)
+
+
+def search(
+    x: Float[Array, "n d"], codebook: Float[Array, "k d"], offsets: Float[Array, "k"], *, chunk_size: int
+) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
+    """The first k that minimises ``offsets[k] - x @ codebook[k]`` for each vector, and that minimum."""
+    num_vectors, num_features = x.shape
+    if codebook.shape[0] > MAXIMAL_UNBLOCKED:
+        missing = -codebook.shape[0] % BLOCK
+        codebook = jnp.pad(codebook, ((0, missing), (0, 0)))
+        offsets = jnp.pad(offsets, (0, missing), constant_values=jnp.inf)
+
+    def search_chunk(x):
+        products = lax.dot_general(
+            x,
+            codebook,
+            (((1,), (1,)), ((), ())),
+            precision=lax.Precision.HIGHEST,
+            preferred_element_type=offsets.dtype,
+        )
+        return first_minimum(offsets[None] - products)
+
+    num_chunks = max(1, -(-num_vectors // chunk_size))
+    if num_chunks == 1:
+        return search_chunk(x)
+    chunk_size = -(-num_vectors // num_chunks)
+    padded = jnp.pad(x, ((0, num_chunks * chunk_size - num_vectors), (0, 0)))
+    found = lax.map(search_chunk, padded.reshape(num_chunks, chunk_size, num_features))
+    codes, minima = jax.tree.map(lambda leaf: leaf.reshape(-1)[:num_vectors], found)
+    return codes, minima
+
+
+def first_of_all_devices(
+    found: Int[Array, "n"], minima: Float[Array, "n"], num_codes: int, axis_name: str
+) -> Int[Array, "n"]:
+    """The lowest of the codes that reach the least minimum on any device; code 0 where all are NaN."""
+    nowhere = jnp.iinfo(jnp.int32).max
+    found = found + lax.axis_index(axis_name) * num_codes
+    found = lax.pmin(jnp.where(minima == lax.pmin(minima, axis_name), found, nowhere), axis_name)
+    return jnp.where(found == nowhere, 0, found)
+
+
+def lookup(
+    codebook: Float[Array, "k d"], codes: Int[Array, "*n"], axis_name: str | None = None
+) -> Float[Array, "*n d"]:
+    """``codebook[codes]``; of a codebook spread over devices in equal parts, if ``axis_name`` is given."""
+    if axis_name is None:
+        return codebook.at[codes].get(mode="clip")
+    local = codes - lax.axis_index(axis_name) * codebook.shape[0]
+    here = (local >= 0) & (local < codebook.shape[0])
+    # One device has the row, the others add zeros: no bit changes.
+    return lax.psum(jnp.where(here[..., None], codebook.at[local].get(mode="clip"), 0), axis_name)
+
+
+@jit(static=("cosine", "operand_dtype", "chunk_size", "axis_name"))
+def nearest_code(
+    x: Float[Array, "*n d"],
+    codebook: Float[Array, "k d"],
+    *,
+    cosine: bool = False,
+    centre: Float[Array, "d"] | None = None,
+    operand_dtype: DTypeLike | None = None,
+    chunk_size: int | None = None,
+    axis_name: str | None = None,
+) -> Int[Array, "*n"]:
+    r"""The index of the code nearest to each vector: exact, and in memory that does not grow with their number.
+
+    .. math:: i = \min \arg\min_k \lVert x - E_k \rVert^2 = \min \arg\min_k \tfrac12\lVert E_k \rVert^2 - x \cdot E_k
+
+    The distances of a chunk of vectors are reduced, in two passes, before those of the next are made. Everything is
+    computed in float32 at least, whatever the dtypes of the vectors and of the codebook, which may differ.
+
+    Args:
+      x: vectors.
+      codebook: one code in each row. With ``axis_name``, this device's part of it.
+      cosine: take the code of the largest cosine instead; a zero vector, to which all are alike, gets code 0.
+      centre: a vector subtracted from ``x`` and ``codebook`` before the products: one near the mean of the codes makes
+        products of low precision safe where that mean is far from zero. Not used for cosines.
+      operand_dtype: round the operands of the products to this dtype, ``jnp.bfloat16`` for the matrix units of
+        accelerators at full speed. Sums stay in float32; a vector near the border of two cells may then get the other.
+      chunk_size: how many vectors at a time; by default so many that their distances take 4 MiB (on a CPU) or 16.
+      axis_name: of a mapped axis over which the codebook is spread, in equal parts, first codes on the first device.
+
+    Returns:
+      Integers in [0, k), the lowest one where several codes are equally near; 0 for a vector with NaN. They are the
+      same however the codebook is spread, if products over features are summed in an order that does not depend on
+      the number of codes (so it is on CPUs).
+
+    Gradient:
+      None: the codes are integers.
+
+    Raises:
+      ValueError: if the numbers of features differ, the codebook is empty, or ``chunk_size`` is below 1.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> codebook = jnp.array([[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+      >>> nearest_code(jnp.array([[0.2, 0.1], [0.9, 2.0], [0.5, 0.5]]), codebook).tolist()
+      [0, 1, 0]
+    """
+    if x.ndim == 0 or codebook.ndim != 2 or x.shape[-1] != codebook.shape[1]:
+        raise ValueError(
+            "nearest_code: x [..., d] and codebook [k, d] must have the same number of features;"
+            f" got x {list(x.shape)}, codebook {list(codebook.shape)}"
+        )
+    if codebook.shape[0] == 0:
+        raise ValueError("nearest_code: codebook must have at least one code; got none")
+    if chunk_size is not None:
+        _check.at_least("nearest_code", "chunk_size", chunk_size, 1)
+    x, codebook = lax.stop_gradient((x, codebook))
+    num_codes, num_features = codebook.shape
+    dtype = jnp.promote_types(widen(x).dtype, widen(codebook).dtype)
+    vectors, codes = x.astype(dtype).reshape(-1, num_features), codebook.astype(dtype)
+    if cosine:
+        codes = unit(codes)
+    elif centre is not None:
+        centre = lax.stop_gradient(centre).astype(dtype)
+        vectors, codes = vectors - centre[None], codes - centre[None]
+    operands = jnp.finfo(dtype if operand_dtype is None else operand_dtype)
+    if operands.bits < jnp.finfo(dtype).bits:
+        vectors, codes = (lax.reduce_precision(x, operands.nexp, operands.nmant) for x in (vectors, codes))
+    offsets = jnp.zeros(num_codes, dtype) if cosine else jnp.sum(codes**2, -1) / 2
+
+    def searching(num_bytes, operands):
+        rows = chunk_size or max(1, num_bytes // (4 * num_codes))
+        return lambda x, codes, offsets: search(x.astype(operands), codes.astype(operands), offsets, chunk_size=rows)
+
+    # A CPU gains nothing from narrow operands, and loses the order of its sums.
+    cpu, other = searching(CPU_CHUNK_BYTES, dtype), searching(CHUNK_BYTES, operands.dtype)
+    found, minima = lax.platform_dependent(vectors, codes, offsets, cpu=cpu, default=other)
+    if axis_name is not None:
+        found = first_of_all_devices(found, minima, num_codes, axis_name)
+    return found.reshape(x.shape[:-1])

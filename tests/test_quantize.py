@@ -1,0 +1,344 @@
+"""The laws of quantizers, over ``QUANTIZERS``: each claim holds, and what does not claim it fails the same test.
+
+Each law was tried against a violation that was planted for it: see the comments beside the tests.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxlab import gradients, quantize
+from jaxlab.quantize import QUANTIZERS
+
+ROWS = list(QUANTIZERS.values())
+DTYPES = ("float32", "bfloat16", "float16")
+CODEBOOKS = ("vector_quantizer", "ema_vector_quantizer", "sim_vector_quantizer")
+
+
+def over(rows):
+    return pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in rows])
+
+
+def vectors(shape=(6, 5, 4), seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+@functools.cache
+def made(row):
+    """A small quantizer, with parameters and state that have been in use for some steps."""
+    quantizer = row.small()
+    params, state = quantizer.init(jax.random.key(1), vectors(seed=3))
+    step = jax.jit(quantizer.apply)
+    for number in range(3):
+        _, state = step(jax.random.key(10 + number), params, state, vectors(seed=20 + number))
+    return quantizer, params, state
+
+
+def bits_of(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def applied(row, x, *, key=2, mask=None):
+    quantizer, params, state = made(row)
+    return jax.jit(quantizer.apply)(jax.random.key(key), params, state, x, mask=mask)
+
+
+# Values, codes, and the way between them.
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@over(ROWS)
+def test_values_are_the_decoded_codes_bit_for_bit(row, dtype):
+    quantizer, params, state = made(row)
+    x = vectors().astype(dtype)
+    out, _ = applied(row, x)
+    decoded = jax.jit(quantizer.decode)(params, state, out.codes).astype(dtype)
+    assert out.values.dtype == x.dtype
+    assert (bits_of(out.values) == bits_of(decoded)) == row.exact_values
+    assert out.codes.shape == (*x.shape[:-1], *quantizer.code_shape)
+    assert 0 <= int(out.codes.min()) <= int(out.codes.max()) < quantizer.num_codes
+    assert out.loss.shape == ()
+    assert out.loss.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_one_liner_is_not_exact(dtype):
+    hard, soft = vectors().astype(dtype), vectors(seed=1).astype(dtype)
+    assert bits_of(soft + jax.lax.stop_gradient(hard - soft)) != bits_of(hard)
+
+
+@over(ROWS)
+def test_encode_is_apply_without_chance(row):
+    quantizer, params, state = made(row)
+    codes = [applied(row, vectors(), key=key)[0].codes for key in range(4)]
+    assert (bits_of(codes) == bits_of([quantizer.encode(params, state, vectors())] * 4)) == row.deterministic
+
+
+@over(ROWS)
+def test_quantizing_a_value_gives_its_code_where_that_is_claimed(row):
+    quantizer, params, state = made(row)
+    x = vectors((1000, 4))
+    codes = quantizer.encode(params, state, x)
+    values = quantizer.decode(params, state, codes)
+    if values.shape == x.shape:
+        again = quantizer.encode(params, state, values)
+        assert bool((again == codes).all()) == (row.idempotent or row.name == "stochastic")
+    else:
+        assert not row.idempotent
+
+
+@over(ROWS)
+def test_every_axis_before_the_features_is_a_batch(row):
+    """One vector, a matrix of them and none at all; the codes of vectors do not depend on one another."""
+    quantizer, params, state = made(row)
+    x = vectors()
+    codes = quantizer.encode(params, state, x)
+    for place in ((0, 0), (5, 4)):
+        np.testing.assert_array_equal(quantizer.encode(params, state, x[place]), codes[place])
+    assert quantizer.encode(params, state, x[:0]).shape == (0, *codes.shape[1:])
+
+
+# Gradients.
+
+
+def jacobian_product(row, x, upstream):
+    quantizer, params, state = made(row)
+
+    def values(x):
+        return quantizer.apply(jax.random.key(2), params, state, x)[0].values
+
+    return jax.jit(lambda x: jax.vjp(values, x)[1](upstream)[0])(x)
+
+
+@over(ROWS)
+def test_gradient_passes_with_factor_one_where_that_is_claimed(row):
+    """At any depth, too: stages that each copy the gradient give factor 3 here."""
+    upstream = vectors(seed=5)
+    if made(row)[0].decode(*made(row)[1:], applied(row, vectors())[0].codes).shape != upstream.shape:
+        assert not row.straight_through
+        return
+    passed = bits_of(jacobian_product(row, vectors(), upstream)) == bits_of(upstream)
+    assert passed == row.straight_through
+
+
+def rotation(x, q):
+    """The rotation in the plane of two vectors from one onto the other, by its angle, in float64."""
+    x, q = np.asarray(x, np.float64), np.asarray(q, np.float64)
+    u = x / np.linalg.norm(x)
+    w = q - (q @ u) * u
+    w /= np.linalg.norm(w)
+    angle = np.arctan2(q @ w, q @ u)
+    plane = np.stack([u, w])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.eye(len(x)) - plane.T @ plane + plane.T @ turn @ plane
+
+
+def test_rotation_trick_is_the_rotation_onto_the_code():
+    x, q = vectors((7, 4)), vectors((7, 4), seed=1)
+    for one, other in zip(x, q, strict=True):
+        jacobian = jax.jacobian(lambda x, q=other: gradients.rotation_trick(q, x))(one)
+        scale = np.linalg.norm(other) / np.linalg.norm(one)
+        np.testing.assert_allclose(jacobian, scale * rotation(one, other), atol=2e-6 * scale)
+        np.testing.assert_allclose(jacobian @ one, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rotation_trick_has_the_bits_of_the_code_and_no_nan(dtype):
+    q = jnp.concatenate([vectors((4, 4)), jnp.zeros((1, 4)), -vectors((1, 4)), jnp.full((1, 4), 1e-4)]).astype(dtype)
+    x = jnp.concatenate([vectors((3, 4), seed=1), jnp.zeros((2, 4)), vectors((1, 4)), jnp.ones((1, 4))]).astype(dtype)
+    value, pull_back = jax.vjp(gradients.rotation_trick, q, x)
+    assert bits_of(value) == bits_of(q)
+    to_hard, to_soft = pull_back(jnp.ones_like(q))
+    assert not to_hard.any()
+    assert bool(jnp.isfinite(to_soft).all())
+    assert to_soft[3:5].tolist() == [[1.0] * 4] * 2  # no rotation of or onto zero
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_diveq_has_its_closed_form_derivatives_and_an_error_relative_to_the_quantization(noise):
+    q, x = vectors((1000, 4)), vectors((1000, 4), seed=1)
+
+    def move(q, x):
+        return gradients.diveq(jax.random.key(0), q, x, noise=noise)
+
+    z = move(q, x)
+    length = jnp.linalg.norm(q - x, axis=1)
+    np.testing.assert_allclose(jnp.linalg.norm(z - x, axis=1), length, rtol=1e-5)
+    if noise == 0:
+        assert bits_of(z) == bits_of(q)
+    off = np.mean(np.linalg.norm(z - q, axis=1) / length)
+    assert noise / 3 <= off <= noise
+    for size in (1e-3, 1e3):  # relative: an absolute noise would drown a small error
+        scaled = move(x + size * (q - x), x) - x
+        np.testing.assert_allclose(scaled, size * (z - x), atol=3e-4 * size)
+    by_q, by_x = jax.jacobian(lambda q, x: move(q[None], x[None])[0], (0, 1))(q[0], x[0])
+    u = (q[0] - x[0]) / jnp.linalg.norm(q[0] - x[0])
+    v = move(q[:1], x[:1])[0] - x[0]
+    v = v / jnp.linalg.norm(v)
+    np.testing.assert_allclose(by_q, jnp.outer(v, u), atol=1e-6)
+    np.testing.assert_allclose(by_x, jnp.eye(4) - jnp.outer(v, u), atol=1e-6)
+
+
+OPERATORS = {
+    "straight-through": (quantize.by_straight_through, True, False),
+    "rotation": (quantize.by_rotation, True, False),
+    "diveq": (functools.partial(gradients.diveq, noise=0.0), True, True),
+    "derivative": (quantize.by_derivative, False, True),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("wrap", ["alone", "residual"])
+def test_gradient_operators_are_interchangeable(name, wrap):
+    """The same values; the gradient reaches the encoder, the codebook, or both."""
+    operator, to_encoder, to_codebook = OPERATORS[name]
+    options = {"num_codes": 8, "codebook_weight": 0.0, "commitment_weight": 0.0}
+    if wrap == "residual":
+        quantizer = quantize.residual(quantize.vector_quantizer(**options), depth=2, gradient=operator)
+    else:
+        quantizer = quantize.vector_quantizer(**options, gradient=operator)
+    x = vectors()
+    params, state = quantizer.init(jax.random.key(0), x)
+
+    def total(params, x):
+        out, _ = quantizer.apply(jax.random.key(1), params, state, x)
+        return jnp.sum(out.values**2), out
+
+    (to_params, to_x), out = jax.grad(total, (0, 1), has_aux=True)(params, x)
+    assert bits_of(out.values) == bits_of(quantizer.decode(params, state, out.codes))
+    assert bool(jnp.any(to_x != 0)) == to_encoder
+    assert bool(jnp.any(to_params != 0)) == to_codebook
+
+
+def test_losses_have_their_closed_forms():
+    x = vectors((20, 4))
+    quantizer = quantize.vector_quantizer(num_codes=8, codebook_weight=3.0, commitment_weight=0.5)
+    codebook, _ = quantizer.init(jax.random.key(0), x)
+
+    def loss(codebook, x):
+        return quantizer.apply(jax.random.key(1), codebook, (), x)[0].loss
+
+    value, (to_codebook, to_x) = jax.value_and_grad(loss, (0, 1))(codebook, x)
+    error = x - codebook[quantizer.encode(codebook, (), x)]
+    np.testing.assert_allclose(value, 3.5 * jnp.mean(error**2), rtol=1e-6)
+    np.testing.assert_allclose(to_x, 0.5 * 2 * error / error.size, rtol=1e-6)
+    expected = np.zeros_like(codebook)
+    np.add.at(expected, np.asarray(quantizer.encode(codebook, (), x)), -3 * 2 * np.asarray(error) / error.size)
+    np.testing.assert_allclose(to_codebook, expected, rtol=1e-5, atol=1e-8)
+
+
+# State.
+
+
+@over(ROWS)
+def test_state_changes_where_that_is_claimed_and_parameters_are_there_where_that_is_claimed(row):
+    _, params, state = made(row)
+    _, after = applied(row, vectors())
+    assert (bits_of(after) != bits_of(state)) == row.stateful
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert bool(jax.tree.leaves(params)) == row.trained
+
+
+@over(ROWS)
+def test_a_mask_of_all_changes_no_bit_and_what_is_masked_has_no_influence(row):
+    x, mask = vectors(), jax.random.bernoulli(jax.random.key(9), 0.6, (6, 5))
+    out, state = applied(row, x)
+    everything, state_of_everything = applied(row, x, mask=jnp.ones((6, 5), bool))
+    assert bits_of((out, state)) == bits_of((everything, state_of_everything))
+
+    results = [applied(row, jnp.where(mask[..., None], x, junk), mask=mask) for junk in (0.0, 1e3, np.nan)]
+    assert len({tuple(bits_of(result)) for result in results}) == 1
+    masked_out, _ = results[0]
+    assert not masked_out.values[~mask].any()
+    assert (np.asarray(masked_out.codes)[~mask] == -1).all()
+    assert (np.asarray(masked_out.codes)[mask] == np.asarray(out.codes)[mask]).all() or not row.deterministic
+    quantizer, params, state = made(row)
+    bound, _ = quantize.masked(quantizer, mask).apply(jax.random.key(2), params, state, x)
+    np.testing.assert_array_equal(bound.codes, masked_out.codes)
+    assert not quantizer.decode(params, state, masked_out.codes)[~mask].any()
+
+
+@over(row for row in ROWS if row.name not in ("gumbel_quantizer", "stochastic"))
+def test_masking_is_leaving_out(row):
+    """The loss and the statistics are those of the vectors that count."""
+    x, mask = vectors((30, 4)), jnp.arange(30) % 3 > 0
+    (some, state), (few, state_of_few) = applied(row, x, mask=mask), applied(row, x[mask])
+    np.testing.assert_allclose(some.loss, few.loss, rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), state, state_of_few)
+
+
+@over(ROWS)
+def test_nothing_that_is_not_finite_gets_into_the_state(row):
+    x = vectors().at[0, 0, 0].set(jnp.nan).at[1, 1].set(jnp.inf)
+    _, state = applied(row, x)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state))
+    if row.stateful:  # and the rest of the batch is in it
+        mask = jnp.isfinite(x).all(-1)
+        _, masked_state = applied(row, jnp.where(mask[..., None], x, 0), mask=mask)
+        assert bits_of(state) == bits_of(masked_state)
+
+
+@over(ROWS)
+def test_trained_over_seeds_by_vmap_is_trained_one_by_one(row):
+    quantizer = row.small()
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def train(key):
+        key_init, key_step = jax.random.split(key)
+        params, state = quantizer.init(key_init, vectors())
+        return quantizer.apply(key_step, params, state, vectors(seed=1))
+
+    together = jax.jit(jax.vmap(train))(keys)
+    one = jax.jit(train)
+    for number in range(3):
+        alone = one(jax.random.wrap_key_data(jax.random.key_data(keys)[number]))
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6),
+            jax.tree.map(lambda leaf, number=number: leaf[number], together),
+            alone,
+        )
+
+
+DATA_PARALLEL = {
+    "ema": quantize.ema_vector_quantizer,
+    "ema with restarts": functools.partial(quantize.ema_vector_quantizer, restart_threshold=0.5),
+    "ema, cosine, k-means": functools.partial(
+        quantize.ema_vector_quantizer, cosine=True, initial_codes=quantize.kmeans
+    ),
+    "random rows": functools.partial(quantize.vector_quantizer, initial_codes=quantize.random_rows),
+}
+
+
+@pytest.mark.parametrize("name", DATA_PARALLEL)
+@pytest.mark.parametrize("num_devices", [2, 4])
+def test_many_devices_give_what_one_gives(name, num_devices):
+    x = vectors((64, 4))
+    mask = jnp.arange(64) % 5 > 0
+
+    def train(axis_name, x, mask):
+        quantizer = DATA_PARALLEL[name](num_codes=16, axis_name=axis_name)
+        params, state = quantizer.init(jax.random.key(0), x, mask=mask)
+        codes = []
+        for number in range(3):
+            out, state = quantizer.apply(jax.random.key(1 + number), params, state, x, mask=mask)
+            codes.append(out.codes)
+        return params, state, jnp.stack(codes, -1)
+
+    expected = jax.jit(functools.partial(train, None))(x, mask)
+    mesh = Mesh(np.array(jax.devices()[:num_devices]), ("batch",))
+    spread = jax.jit(
+        jax.shard_map(
+            functools.partial(train, "batch"),
+            mesh=mesh,
+            in_specs=P("batch"),
+            out_specs=(P(), P(), P("batch")),
+        )
+    )
+    actual = spread(*jax.device_put((x, mask), NamedSharding(mesh, P("batch"))))
+    np.testing.assert_array_equal(actual[-1], expected[-1])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-6, atol=2e-6), actual[:2], expected[:2])

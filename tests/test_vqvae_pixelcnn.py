@@ -1,0 +1,154 @@
+"""The experiment with a VQ-VAE: priors that look back only, however they are run; coding to and fro; the verbs."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.vqvae_pixelcnn.coding import by_frequency, by_prior, decoded, encoded
+from experiments.vqvae_pixelcnn.evaluate import Evaluation, evaluate
+from experiments.vqvae_pixelcnn.fit_prior import PriorConfig, fit_prior
+from experiments.vqvae_pixelcnn.model import Model, vqvae
+from experiments.vqvae_pixelcnn.priors import PRIORS, draw, log_prob
+from experiments.vqvae_pixelcnn.sample import Sampling, sample
+from experiments.vqvae_pixelcnn.train import TINY, Config, train
+
+CODES, HEIGHT, WIDTH, BATCH = 11, 4, 5, 3
+SIZES = {"pixelcnn": {"hidden": 8, "num_layers": 3}, "transformer": {"hidden": 16, "num_layers": 2, "num_heads": 2}}
+QUANTIZERS = ("ema", "ema_restart", "gradient", "rotation", "diveq", "sim", "fsq", "lfq", "bsq", "gumbel")
+
+
+@pytest.fixture(autouse=True)
+def promotion():
+    """Which optax itself relies on."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture(scope="module", params=PRIORS)
+def prior(request):
+    """A prior with random parameters, large enough to tell places and classes apart, and its input."""
+    network = PRIORS[request.param](CODES, HEIGHT, WIDTH, **SIZES[request.param])
+    codes = jax.random.randint(jax.random.key(0), (BATCH, HEIGHT, WIDTH), 0, CODES)
+    labels = jnp.array([0, 3, 9])
+    params = network.init(jax.random.key(1), codes, labels)
+    return network, jax.tree.map(lambda leaf: 2 * leaf, params), codes, labels
+
+
+def test_each_code_depends_on_all_codes_before_it_and_on_no_other(prior):
+    network, params, codes, labels = prior
+    length = HEIGHT * WIDTH
+
+    def logits(codes):
+        return network.apply(params, codes, labels).reshape(BATCH, length, CODES)
+
+    compiled = jax.jit(logits)
+    first = compiled(codes)
+    for changed in range(length):
+        other = codes.reshape(BATCH, length).at[:, changed].add(1) % CODES
+        differs = np.any(np.asarray(compiled(other.reshape(codes.shape)) != first), (0, 2))
+        assert not differs[: changed + 1].any()
+        if changed + 1 < length:  # its right neighbour, or the place below, sees it at once
+            column = changed % WIDTH
+            near = {changed + 1} if column + 1 < WIDTH else {changed + 1, changed + WIDTH}
+            assert differs[[place for place in near if place < length]].any()
+    assert differs.shape == (length,)
+    again = jax.jit(lambda labels: network.apply(params, codes, labels))(labels + jnp.array([1, 0, 0]))
+    assert np.any(np.asarray(again[0] != first.reshape(BATCH, HEIGHT, WIDTH, CODES)[0]))  # the class matters
+
+
+def test_a_step_with_cached_activations_is_the_whole_grid_at_one_place(prior):
+    network, params, codes, labels = prior
+    step = jax.jit(lambda *arguments: network.apply(params, *arguments, method="step"))
+    cache, before, found = network.start(BATCH), jnp.zeros(BATCH, jnp.int32), []
+    for position in range(HEIGHT * WIDTH):
+        logits, cache = step(cache, jnp.asarray(position), before, labels)
+        found.append(logits)
+        before = codes.reshape(BATCH, -1)[:, position]
+    whole = network.apply(params, codes, labels).reshape(BATCH, -1, CODES)
+    np.testing.assert_allclose(jnp.stack(found, 1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_probabilities_sum_to_one_and_draws_follow_them(prior):
+    network, params, _, _ = prior
+    small = type(network)(2, 2, 2, **{name: getattr(network, name) for name in ("hidden", "num_layers")})
+    params = small.init(jax.random.key(3), jnp.zeros((1, 2, 2), jnp.int32), jnp.zeros(1, jnp.int32))
+    params = jax.tree.map(lambda leaf: 3 * leaf, params)
+    grids = jnp.stack([jnp.array([code >> bit & 1 for bit in range(4)]) for code in range(16)]).reshape(16, 2, 2)
+    labels = jnp.full(16, 4)
+    p = np.exp(np.asarray(log_prob(small.apply(params, grids, labels), grids), np.float64))
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-5)
+    draws = jax.jit(lambda key: draw(small, params, key, jnp.full(20_000, 4)))(jax.random.key(0))
+    numbers = (np.asarray(draws).reshape(-1, 4) * (1 << np.arange(4))).sum(1)
+    found = np.bincount(numbers, minlength=16) / len(numbers)
+    z = (found - p) / np.sqrt(p * (1 - p) / len(numbers))
+    assert np.abs(z).max() < 4.5
+    assert np.abs((found - 1 / 16) / np.sqrt(1 / 16 / len(numbers))).max() > 10  # they are not uniform
+
+
+def test_codes_come_back_from_their_bits(prior):
+    network, params, codes, labels = prior
+    codes, labels = np.asarray(codes), np.asarray(labels)
+    words = encoded(codes, by_prior(network, params, labels))
+    np.testing.assert_array_equal(decoded(words, codes.shape, by_prior(network, params, labels)), codes)
+    nats = -float(log_prob(network.apply(params, codes, labels), jnp.asarray(codes)).sum())
+    assert nats / np.log(2) - 1 <= 32 * len(words) <= nats / np.log(2) + 96
+    wrong_labels = by_prior(network, params, (labels + 1) % 10)
+    assert not np.array_equal(decoded(words, codes.shape, wrong_labels), codes)
+
+
+def test_codes_by_their_frequencies_take_their_entropy():
+    codes = np.random.default_rng(0).choice(4, p=[0.7, 0.2, 0.1, 0.0], size=(100, 8, 8))
+    counts = np.bincount(codes.ravel(), minlength=4)
+    words = encoded(codes, by_frequency(counts, 100))
+    np.testing.assert_array_equal(decoded(words, codes.shape, by_frequency(counts, 100)), codes)
+    p = counts[:3] / counts.sum()
+    assert 32 * len(words) == pytest.approx(-6400 * (p * np.log2(p)).sum(), rel=0.02)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_every_quantizer_trains(name):
+    sizes = {"num_codes": 64, "levels": (4, 4, 4), "code_dim": 6, "hidden": 8, "residual_hidden": 4}
+    images = np.random.default_rng(0).integers(0, 256, size=(16, 8, 8, 1), dtype=np.uint8)
+    functions = vqvae(Model(name, **sizes), (8, 8, 1), 0.1)
+    state = jax.jit(functions.init)(jax.random.key(0), images)
+    step, errors = jax.jit(functions.step), []
+    for number in range(40):
+        state, metrics = step(jax.random.key(number), state, images)
+        errors.append(float(metrics["squared_error"]))
+    assert np.mean(errors[-5:]) < np.mean(errors[:3])
+    _, codes = functions.encode(state, images)
+    assert codes.shape == (16, 2, 2)
+    assert functions.decode(state, codes).shape == (16, 8, 8, 1)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="fsq: num_codes must be 512, what its levels or bits give; got 64"):
+        vqvae(Model("fsq", num_codes=64), (8, 8, 1), 0.1)
+    with pytest.raises(ValueError, match=r"height and width must be multiples of 4; got \(9, 8, 1\)"):
+        vqvae(Model(), (9, 8, 1), 0.1)
+
+
+def test_all_verbs_one_after_another_and_a_run_that_is_cut_and_goes_on(tmp_path):
+    tiny = Config(**TINY, num_steps=6, batch_size=8, save_every=2, log_every=1)
+    whole, cut = (dataclasses.replace(tiny, out=tmp_path / name) for name in ("whole", "cut"))
+    train(whole)
+    train(dataclasses.replace(cut, num_steps=3))
+    train(cut)
+    lines = [(directory / "metrics.jsonl").read_text() for directory in (whole.out, cut.out)]
+    assert lines[0] == lines[1]
+    for name in PRIORS:
+        prior = PriorConfig(tmp_path / name, whole.out, name, num_steps=3, batch_size=8, save_every=2, log_every=1)
+        fit_prior(prior)
+    assert sample(Sampling(tmp_path / "pixelcnn", tmp_path / "samples.png"))["different_grids"] > 1
+    results = evaluate(Evaluation(tmp_path / "pixelcnn", tmp_path / "evaluation", num_coded=20))
+    assert results == json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert results["images"] == 297
+    assert {path.name for path in (tmp_path / "evaluation").glob("*.png")} == {
+        "reconstructions.png",
+        "code_usage.png",
+        "codebook.png",
+    }

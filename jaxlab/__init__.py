@@ -28,9 +28,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxlab import distributions, estimators, gradients, gumbel, moments
+    from jaxlab import distributions, estimators, gradients, gumbel, moments, ordered, recurrent
 
-__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments"]
+__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments", "ordered", "recurrent"]
 __version__ = "0.1.0"
 
 

@@ -106,9 +106,7 @@ def with_derivative(cell: Callable, residuals: Residuals, *, reverse: bool, unro
         inputs = steps.inputs if residuals is Residuals.NONE else None
         start = (d_last, zeros(floats_of(steps.reset_carry)), zeros(closed))
         xs = (kept, inputs, d_outputs, steps.mask, steps.reset)
-        (d_carry, d_reset, d_closed), d_preactivations = lax.scan(
-            body, start, xs, reverse=not reverse, unroll=unroll
-        )
+        (d_carry, d_reset, d_closed), d_preactivations = lax.scan(body, start, xs, reverse=not reverse, unroll=unroll)
         hidden = kept[1] if residuals is Residuals.ALL else hidden_of(kept[0])
         d_weights, d_inputs = after_the_loop(weights, steps.inputs, hidden, d_preactivations)
         return d_closed, Steps(

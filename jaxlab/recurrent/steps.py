@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
@@ -168,8 +167,6 @@ def zeros(arrays: list[Array]) -> list[Array]:
 
 
 def cotangent_of(tree: Any, floats: list[Array]) -> Any:
-    """The cotangent of a pytree: these of the arrays that have derivatives, and the empty ones of the others."""
+    """The cotangent of a pytree: these of the arrays that have derivatives, and none of the others."""
     rest = iter(floats)
-    return jax.tree.map(
-        lambda leaf: next(rest) if is_float(leaf) else np.zeros(leaf.shape, jax.dtypes.float0), tree
-    )
+    return jax.tree.map(lambda leaf: next(rest) if is_float(leaf) else None, tree)

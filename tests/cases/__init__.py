@@ -12,7 +12,9 @@ from cases.estimators import ESTIMATORS
 from cases.gradients import GRADIENTS
 from cases.gumbel import GUMBEL
 from cases.moments import MOMENTS
+from cases.ordered import ORDERED
+from cases.recurrent import RECURRENT
 
 __all__ = ["CASES", "Case"]
 
-CASES: tuple[Case, ...] = (*GRADIENTS, *GUMBEL, *MOMENTS, *DISTRIBUTIONS, *ADAPTED, *ESTIMATORS)
+CASES: tuple[Case, ...] = (*GRADIENTS, *GUMBEL, *MOMENTS, *DISTRIBUTIONS, *ADAPTED, *ESTIMATORS, *RECURRENT, *ORDERED)

@@ -82,6 +82,11 @@ def cumax(
     # The largest weight is 1, so the last sum is at least 1.
     sums = sums_before(jnp.exp(wide - lax.stop_gradient(wide.max(-1, keepdims=True))))
     split = (sums[..., :-1] if exclusive else sums[..., 1:]) / sums[..., -1:]
+    # A compiler may divide by multiplying with the inverse, and come out beside 1.
+    bounded = jnp.minimum(split, 1)
+    if not exclusive:
+        bounded = bounded.at[..., -1].set(1)
+    split = straight_through(bounded, split)
     if reverse:
         split = jnp.flip(split, -1)
     return jnp.moveaxis(split, -1, axis).astype(logits.dtype)

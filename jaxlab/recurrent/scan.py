@@ -78,12 +78,11 @@ def scan_affine(
       Appleyard, Kocisky, Blunsom, "Optimizing Performance of Recurrent Neural Networks on GPUs", 2016 (products of
       the inputs and of the weight gradients for all steps at once). https://arxiv.org/abs/1604.01946
     """
-    steps = check("scan_affine", weights, inputs, carry, mask, lengths, reset, reset_carry)
+    steps = share_axes(check("scan_affine", weights, inputs, carry, mask, lengths, reset, reset_carry))
     example = check_cell("scan_affine", cell, steps)
     # A custom derivative may not use differentiated values that are not its arguments.
     explicit, closed = jax.closure_convert(cell, steps.carry, example)
-    closed, steps = share_axes((list(closed), steps))
-    return with_derivative(explicit, residuals, reverse=reverse, unroll=unroll)(closed, steps)
+    return with_derivative(explicit, residuals, reverse=reverse, unroll=unroll)(list(closed), steps)
 
 
 def scan_plain(

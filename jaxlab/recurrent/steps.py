@@ -114,10 +114,11 @@ def check_carry(function: str, argument: str, carry: Any, weights: Affine, batch
             )
 
 
-def check_cell(function: str, cell: Callable, steps: Steps) -> jax.ShapeDtypeStruct:
-    """What the pre-activations of one step look like; raises if the cell does not return what it should."""
+def check_cell(function: str, cell: Callable, steps: Steps) -> Float[Array, "*batch m"]:
+    """An example of the pre-activations of one step; raises if the cell does not return what it should."""
     shape = (*steps.inputs.shape[1:-1], steps.weights.bias.shape[0])
-    preactivations = jax.ShapeDtypeStruct(shape, wide_dtype(steps.weights))
+    # Zeros, which are not computed, and not their shape alone: in a shard_map they vary as the inputs do.
+    preactivations, *_ = share_axes((jnp.zeros(shape, wide_dtype(steps.weights)), steps.inputs))
     returned = jax.eval_shape(cell, steps.carry, preactivations)
     if not (isinstance(returned, tuple) and len(returned) == 2):
         raise ValueError(f"{function}: cell must return a pair, carry and outputs; got {type(returned).__name__}")
@@ -137,7 +138,9 @@ def share_axes(tree: Any) -> Any:
     """
 
     def varying(leaf):
-        return getattr(jax.typeof(leaf), "vma", frozenset())
+        kind = jax.typeof(leaf)
+        # Its name up to jax 0.9, and after.
+        return kind.vma if hasattr(kind, "vma") else kind.manual_axis_type.varying
 
     axes = frozenset().union(*map(varying, jax.tree.leaves(tree)))
     if not axes:

@@ -25,10 +25,8 @@ def step(total: torch.Tensor, memory: torch.Tensor, inclusive: bool) -> tuple[to
         total, [LEVELS, LEVELS, HIDDEN_DIM, HIDDEN_DIM, HIDDEN_DIM, HIDDEN_DIM], -1
     )
     forget_levels = cumax(master_forget)
-    if inclusive:
-        input_levels = torch.flip(cumax(torch.flip(master_input, [-1])), [-1])
-    else:
-        input_levels = 1 - cumax(master_input)
+    from_the_end = torch.flip(cumax(torch.flip(master_input, [-1])), [-1])
+    input_levels = from_the_end if inclusive else 1 - cumax(master_input)
     distances = 1 - forget_levels.mean(-1), input_levels.mean(-1)
     forget_levels, input_levels = (x.repeat_interleave(CHUNK_SIZE, -1) for x in (forget_levels, input_levels))
     overlap = forget_levels * input_levels

@@ -1,7 +1,7 @@
 """How fast our functions are beside the same arithmetic written by hand, or beside another library.
 
     python -m benchmarks.speed            # ours beside hand-written JAX
-    python -m benchmarks.speed --peers    # also beside distrax and numpyro, where they are installed
+    python -m benchmarks.speed --peers    # also beside distrax, numpyro, flax and torch, where they are installed
 
 Each line is a ratio: the two functions are compiled and timed in turn, A B A B ...,
 in one process; the ratio is the median over the rounds, with the quartiles beside it. The machine's own speed cancels.
@@ -26,6 +26,7 @@ import tyro
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks import speed_recurrent
 from jaxlab import estimators
 from jaxlab.distributions import Bernoulli, Categorical, Normal
 
@@ -52,6 +53,8 @@ class Comparison:
     ours: Callable[[], Any]
     other: Callable[[], Any]
     aim: float
+    seconds: float = 0.05
+    """Roughly how long one run takes: slow ones get fewer rounds."""
 
 
 def initial_decoder(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
@@ -289,7 +292,11 @@ def import_milliseconds(rounds: int = 7) -> dict[str, float]:
 def main(config: Config) -> dict[str, Any]:
     """Measures every line, prints the table, writes ``speed.json``."""
     chosen = comparisons() + (peer_comparisons() if config.peers else [])
-    rows = [measure(comparison, config.rounds) for comparison in track(chosen, description="timing")]
+    chosen += [Comparison(*line) for line in speed_recurrent.lines(peers=config.peers)]
+    rows = [
+        measure(comparison, max(5, round(config.rounds * min(1, 0.2 / comparison.seconds))))
+        for comparison in track(chosen, description="timing")
+    ]
     imports = import_milliseconds()
     table = Table("comparison", "ratio", "quartiles", "aim", "ours, ms", "other, ms")
     for row in rows:
@@ -299,8 +306,12 @@ def main(config: Config) -> dict[str, Any]:
     rich.print(table)
     for name, milliseconds in imports.items():
         rich.print(f"{name}: {milliseconds:.1f} ms over import jax")
+    memory = speed_recurrent.memory()
+    for name, ratio in memory.items():
+        rich.print(f"{name}: {ratio:.2f}")
     results = {
         "rows": rows,
+        "memory": memory,
         "import_milliseconds": imports,
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),

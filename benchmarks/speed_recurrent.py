@@ -13,10 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import rich
 from jax import lax
 
 from jaxlab import ordered, recurrent
-from jaxlab.recurrent import Affine, LSTMCarry
+from jaxlab.recurrent import Affine, LSTMCarry, Residuals
 
 
 @dataclass(frozen=True)
@@ -191,3 +192,54 @@ def torch_lstm(size: Size) -> Callable[[], Any]:
 def temporary_bytes(step: Callable, *arguments: Any) -> int:
     """What a compiled step allocates beside its arguments and results."""
     return step.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+
+def lines(*, peers: bool) -> list[tuple[str, Callable[[], Any], Callable[[], Any], float, float]]:
+    """Name, ours, the other, the largest ratio aimed at, and roughly the seconds of a run."""
+    made = []
+    for size, over_naive, over_products, seconds in ((PAPER, 1 / 2.0, 1.20, 1.0), (SMALL, 1 / 1.25, 1.6, 0.1)):
+        arguments = data(size, ordered_gates(size))
+        step = partial(ours_ordered(size), *arguments)
+        naive, products = partial(naive_ordered(size), *arguments), partial(bare_products(size), *arguments)
+        made += [
+            (f"ordered_lstm {size.name} / cell in lax.scan", step, naive, over_naive, seconds),
+            (f"ordered_lstm {size.name} / bare matrix products", step, products, over_products, seconds),
+        ]
+    if peers:
+        made += peer_lines()
+    return made
+
+
+def peer_lines() -> list[tuple[str, Callable[[], Any], Callable[[], Any], float, float]]:
+    """Beside the plain LSTMs of flax and torch, as far as they are installed."""
+    made = []
+    for size, flax_aim, torch_aim, seconds in ((PAPER, 1 / 1.7, 1.3, 1.0), (SMALL, 1.1, 1.7, 0.1)):
+        plain = partial(ours(size, recurrent.lstm), *data(size, lambda hidden_dim: 4 * hidden_dim))
+        ordered_step = partial(ours_ordered(size), *data(size, ordered_gates(size)))
+        try:
+            step, parameters, inputs = flax_lstm(size)
+            flax_step = partial(step, parameters, inputs)
+            made += [
+                (f"lstm {size.name} / flax RNN(OptimizedLSTMCell)", plain, flax_step, flax_aim, seconds),
+                (f"ordered_lstm {size.name} / flax's plain LSTM", ordered_step, flax_step, flax_aim, seconds),
+            ]
+        except ImportError as error:
+            rich.print(f"[yellow]left out: flax: {error}")
+        try:
+            made.append((f"lstm {size.name} / torch.nn.LSTM", plain, torch_lstm(size), torch_aim, seconds))
+        except ImportError as error:
+            rich.print(f"[yellow]left out: torch: {error}")
+    return made
+
+
+def memory() -> dict[str, float]:
+    """Temporary memory of our training step of the ordered LSTM, over that of the cell in ``lax.scan``."""
+    ratios = {}
+    for size in (PAPER, SMALL):
+        arguments = data(size, ordered_gates(size))
+        of_naive = temporary_bytes(naive_ordered(size), *arguments)
+        for residuals in (Residuals.PRE_ACTIVATIONS, Residuals.NONE):
+            of_ours = temporary_bytes(ours_ordered(size, residuals=residuals), *arguments)
+            name = f"temporary memory of ordered_lstm {size.name}, {residuals.name} / cell in lax.scan"
+            ratios[name] = of_ours / of_naive
+    return ratios

@@ -75,9 +75,7 @@ def compile_step(platform: str, name: str, scan, num_devices: int) -> jax.stages
     mesh = Mesh(np.array(devices[:num_devices]), ("batch",))
     cell, width = CELLS[name]
     weights = jax.eval_shape(
-        lambda key: recurrent.uniform_affine(
-            key, input_dim=INPUT_DIM, hidden_dim=HIDDEN_DIM, num_preactivations=width
-        ),
+        lambda key: recurrent.uniform_affine(key, input_dim=INPUT_DIM, hidden_dim=HIDDEN_DIM, num_preactivations=width),
         jax.random.key(0),
     )
     shared, spread = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec(None, "batch")))

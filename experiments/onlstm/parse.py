@@ -25,8 +25,11 @@ MAXIMAL_WORDS = 128
 
 
 def buckets(sentences: list[Sentence], batch_size: int = 64) -> list[list[Sentence]]:
-    """The sentences in batches of about one length; longer ones than ``MAXIMAL_WORDS`` are left out."""
-    kept = sorted((s for s in sentences if len(s.words) <= MAXIMAL_WORDS), key=lambda s: (len(s.words), s.words))
+    """The sentences in batches of about one length.
+
+    Those of one word, which have no constituents, and those longer than ``MAXIMAL_WORDS`` are left out.
+    """
+    kept = sorted((s for s in sentences if 2 <= len(s.words) <= MAXIMAL_WORDS), key=lambda s: (len(s.words), s.words))
     return [kept[start : start + batch_size] for start in range(0, len(kept), batch_size)]
 
 
@@ -51,7 +54,8 @@ def score(sentences: list[Sentence], trees: Callable[[int, jax.Array, jax.Array]
         words, lengths, gold = map(jnp.asarray, padded(batch, vocabulary, size_of(batch)))
         total += np.asarray(scores_of(trees(number, words, lengths, gold), gold, lengths), np.float64)
         count += len(batch)
-    return {"sentence_f1": 100 * total[0] / count, "corpus_f1": 100 * 2 * total[1] / max(total[2] + total[3], 1)}
+    corpus_f1 = 2 * total[1] / max(total[2] + total[3], 1)
+    return {"sentence_f1": float(100 * total[0] / max(count, 1)), "corpus_f1": float(100 * corpus_f1)}
 
 
 def by_distances(right_biased: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:

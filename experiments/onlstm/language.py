@@ -129,16 +129,19 @@ class LanguageModel(nn.Module):
         def locked(hidden: jax.Array, rate: float) -> jax.Array:
             if key is None or rate == 0:
                 return hidden
-            return hidden * jax.random.bernoulli(next(keys), 1 - rate, hidden.shape[1:])[None] / (1 - rate)
+            kept = jax.random.bernoulli(next(keys), 1 - rate, hidden.shape[1:])
+            return jnp.where(kept[None], hidden / (1 - rate), 0)
 
         def connections(shape: tuple[int, ...]) -> jax.Array:
             rate = config.connection_dropout
-            return jnp.array(1 - rate) if key is None else jax.random.bernoulli(next(keys), 1 - rate, shape) * 1.0
+            if key is None:
+                return jnp.array(1 - rate)
+            return jax.random.bernoulli(next(keys), 1 - rate, shape).astype(jnp.float32)
 
         table = self.embedding
         if key is not None and config.word_dropout:
             kept = jax.random.bernoulli(next(keys), 1 - config.word_dropout, (self.vocabulary_size, 1))
-            table = table * kept / (1 - config.word_dropout)
+            table = jnp.where(kept, table / (1 - config.word_dropout), 0)
         hidden = locked(table[words], config.input_dropout)
         after, distances = [], []
         for number, (layer, carry) in enumerate(zip(self.layers, carries, strict=True)):
@@ -148,7 +151,7 @@ class LanguageModel(nn.Module):
             hidden = locked(raw, config.output_dropout if last else config.hidden_dropout)
             after.append(carry)
             distances.append(outputs.forget_distance)
-        logits = hidden @ self.embedding.T + self.bias
+        logits = hidden @ self.embedding.T + self.bias[None, None]
         return logits, after, raw, hidden, jnp.stack(distances)
 
 
@@ -231,12 +234,12 @@ def evaluate(parameters: Any, text: np.ndarray, model: LanguageModel) -> float:
 
 
 def windows(config: Config, num_steps: int, epoch: int) -> list[tuple[int, int]]:
-    """Where each window of an epoch begins and ends; random lengths, in fives, so that few programs are compiled."""
+    """Where each window of an epoch begins and ends; random lengths, rounded, so that few programs are compiled."""
     source = np.random.default_rng((config.seed, epoch))
     found, start = [], 0
     while start < num_steps - 1:
         mean = config.window if source.random() < 0.95 else config.window / 2
-        length = max(5, 5 * round(source.normal(mean, 5) / 5))
+        length = max(10, 10 * round(source.normal(mean, 5) / 10))
         end = min(start + length, num_steps - 1)
         found.append((start, end))
         start = end

@@ -113,12 +113,12 @@ class Encoder(nn.Module):
             wide = jax.nn.gelu(nn.Dense(2 * self.hidden_dim)(nn.LayerNorm()(hidden)))
             hidden = hidden + nn.Dense(self.hidden_dim)(wide)
         hidden = jnp.where(inside[..., None], nn.LayerNorm()(hidden), 0)
-        return hidden.sum(1) / lengths[:, None]
+        return hidden.sum(1) / lengths[:, None].astype(hidden.dtype)
 
 
 def sinusoids(num_steps: int, dim: int) -> jax.Array:
     """The fixed position encodings of Vaswani et al. (2017)."""
-    rates = 10_000.0 ** (-jnp.arange(0, dim, 2) / dim)
+    rates = 10_000.0 ** (-jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
     angles = jnp.arange(num_steps, dtype=jnp.float32)[:, None] * rates[None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], 1)[:, :dim]
 
@@ -148,4 +148,4 @@ def dropped(keys: jax.Array | None, number: int, x: jax.Array, rate: float) -> j
     """Dropout with one of the keys; the identity without keys."""
     if keys is None or rate == 0:
         return x
-    return x * jax.random.bernoulli(keys[number], 1 - rate, x.shape) / (1 - rate)
+    return jnp.where(jax.random.bernoulli(keys[number], 1 - rate, x.shape), x / (1 - rate), 0)

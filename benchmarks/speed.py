@@ -1,7 +1,7 @@
 """How fast our functions are beside the same arithmetic written by hand, or beside another library.
 
     python -m benchmarks.speed            # ours beside hand-written JAX
-    python -m benchmarks.speed --peers    # also beside distrax and numpyro, where they are installed
+    python -m benchmarks.speed --peers    # also beside distrax, numpyro, flax and torch, where they are installed
 
 Each line is a ratio: the two functions are compiled and timed in turn, A B A B ...,
 in one process; the ratio is the median over the rounds, with the quartiles beside it. The machine's own speed cancels.
@@ -23,11 +23,11 @@ import tyro
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import speed_estimators
+from benchmarks import speed_estimators, speed_recurrent
 from benchmarks.comparison import measure
 
-#: Each has lines(), and peer_lines() beside other libraries.
-GROUPS = (speed_estimators,)
+#: Each has lines(), peer_lines() beside other libraries, and perhaps memory().
+GROUPS: tuple[Any, ...] = (speed_estimators, speed_recurrent)
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,12 @@ def main(config: Config) -> dict[str, Any]:
     rich.print(table)
     for name, milliseconds in imports.items():
         rich.print(f"{name}: {milliseconds:.1f} ms over import jax")
+    memory = {name: ratio for group in GROUPS if hasattr(group, "memory") for name, ratio in group.memory().items()}
+    for name, ratio in memory.items():
+        rich.print(f"{name}: {ratio:.2f}")
     results = {
         "rows": rows,
+        "memory": memory,
         "import_milliseconds": imports,
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),

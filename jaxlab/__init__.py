@@ -29,9 +29,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxlab import distributions, estimators, gradients, gumbel, moments, quantize
+    from jaxlab import distributions, estimators, gradients, gumbel, moments, ordered, quantize, recurrent
 
-__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments", "quantize"]
+__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments", "ordered", "quantize", "recurrent"]
 __version__ = "0.1.0"
 
 

@@ -12,8 +12,20 @@ from cases.estimators import ESTIMATORS
 from cases.gradients import GRADIENTS
 from cases.gumbel import GUMBEL
 from cases.moments import MOMENTS
+from cases.ordered import ORDERED
 from cases.quantize import QUANTIZE
+from cases.recurrent import RECURRENT
 
 __all__ = ["CASES", "Case"]
 
-CASES: tuple[Case, ...] = (*GRADIENTS, *GUMBEL, *MOMENTS, *DISTRIBUTIONS, *ADAPTED, *ESTIMATORS, *QUANTIZE)
+CASES: tuple[Case, ...] = (
+    *GRADIENTS,
+    *GUMBEL,
+    *MOMENTS,
+    *RECURRENT,
+    *DISTRIBUTIONS,
+    *ADAPTED,
+    *QUANTIZE,
+    *ORDERED,
+    *ESTIMATORS,
+)

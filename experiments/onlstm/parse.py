@@ -1,0 +1,185 @@
+"""Trees of sentences: distances by any model, both parsers, and what they have to be compared with.
+
+    python -m experiments.onlstm.parse --data directory               # the trivial trees alone
+    python -m experiments.onlstm.parse --runs runs/language --figure "a and not ( b or c )"
+
+With ``--runs``, the trees of trained models beside them (``experiments.onlstm.language`` makes these): distances of
+each layer, by the unbiased parser and by the paper's; the plain LSTM's go the same way.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.onlstm.corpus import Sentence, padded
+from jaxlab import ordered
+
+Scores = dict[str, float]
+# Above this many words a sentence is left out: charts grow with the square.
+MAXIMAL_WORDS = 128
+
+
+def buckets(sentences: list[Sentence], batch_size: int = 64) -> list[list[Sentence]]:
+    """The sentences in batches of about one length.
+
+    Those of one word, which have no constituents, and those longer than ``MAXIMAL_WORDS`` are left out.
+    """
+    kept = sorted((s for s in sentences if 2 <= len(s.words) <= MAXIMAL_WORDS), key=lambda s: (len(s.words), s.words))
+    return [kept[start : start + batch_size] for start in range(0, len(kept), batch_size)]
+
+
+def size_of(batch: list[Sentence]) -> int:
+    """Words that a batch is padded to."""
+    return -(-max(len(sentence.words) for sentence in batch) // 16) * 16
+
+
+@jax.jit
+def scores_of(predicted: jax.Array, gold: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Sum of sentence F1, then the counts of the corpus convention, with the root."""
+    sentence = jax.vmap(ordered.count_spans)(predicted, gold, lengths)
+    corpus = jax.vmap(lambda *charts: ordered.count_spans(*charts, root=True))(predicted, gold, lengths)
+    f1 = jnp.where(lengths > 0, ordered.span_scores(sentence).f1, 0)
+    return jnp.array([f1.sum(), *[count.sum().astype(jnp.float32) for count in corpus]])
+
+
+def score(sentences: list[Sentence], trees: Callable[[int, jax.Array, jax.Array], jax.Array], vocabulary=()) -> Scores:
+    """Sentence F1 and corpus F1, in percent, of the charts ``trees(number of the batch, words, lengths, gold)``."""
+    total, count = np.zeros(4), 0
+    for number, batch in enumerate(buckets(sentences)):
+        words, lengths, gold = map(jnp.asarray, padded(batch, vocabulary, size_of(batch)))
+        total += np.asarray(scores_of(trees(number, words, lengths, gold), gold, lengths), np.float64)
+        count += len(batch)
+    corpus_f1 = 2 * total[1] / max(total[2] + total[3], 1)
+    return {"sentence_f1": float(100 * total[0] / max(count, 1)), "corpus_f1": float(100 * corpus_f1)}
+
+
+def by_distances(right_biased: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """The parser of a padded batch of distances and lengths."""
+    return jax.jit(jax.vmap(lambda d, n: ordered.distance_to_tree(d, n, right_biased=right_biased)))
+
+
+PARSERS = {"unbiased": by_distances(right_biased=False), "right-biased": by_distances(right_biased=True)}
+
+
+def baselines(sentences: list[Sentence], seed: int = 0) -> dict[str, Scores]:
+    """The scores of trees that need no model, and of the best binary trees."""
+
+    def trivial(tree):
+        return lambda number, words, lengths, gold: jax.vmap(lambda n: tree(n, size=words.shape[1]))(lengths)
+
+    def random(parser):
+        def trees(number, words, lengths, gold):
+            key = jax.random.fold_in(jax.random.key(seed), number)
+            return PARSERS[parser](jax.random.uniform(key, words.shape), lengths)
+
+        return trees
+
+    rows = {
+        "right branching": trivial(ordered.right_branching_tree),
+        "left branching": trivial(ordered.left_branching_tree),
+        "balanced": trivial(ordered.balanced_tree),
+        "random distances, unbiased": random("unbiased"),
+        "random distances, right-biased": random("right-biased"),
+        "oracle": lambda number, words, lengths, gold: jax.vmap(ordered.binarize)(gold, lengths),
+    }
+    return {name: score(sentences, trees) for name, trees in rows.items()}
+
+
+def model_scores(
+    sentences: list[Sentence], vocabulary: tuple[str, ...], distances_of: Callable[[jax.Array, jax.Array], jax.Array]
+) -> dict[str, Scores]:
+    """The scores of a model whose ``distances_of(words, lengths)`` are [layers, b, t], by layer and parser."""
+    num_layers = distances_of(jnp.zeros((1, 16), jnp.int32), jnp.ones(1, jnp.int32)).shape[0]
+
+    def trees(layer, parser):
+        return lambda number, words, lengths, gold: PARSERS[parser](distances_of(words, lengths)[layer], lengths)
+
+    return {
+        f"layer {layer + 1}, {parser}": score(sentences, trees(layer, parser), vocabulary)
+        for layer in range(num_layers)
+        for parser in PARSERS
+    }
+
+
+def draw_tree(axes: Any, words: tuple[str, ...], chart: np.ndarray, distances: np.ndarray | None = None) -> None:
+    """Draws a binary tree over its words, and the distances below them."""
+    spans = sorted(((int(a), int(b)) for a, b in np.argwhere(chart)), key=lambda span: span[1] - span[0])
+    place: dict[tuple[int, int], tuple[float, float]] = {(i, i): (i, 0.0) for i in range(len(words))}
+    for first, last in spans:
+        # The largest parts of a span tile it: from the left, each time the longest that is inside.
+        parts, start = [], first
+        while start <= last:
+            end = max(e for s, e in place if s == start and (s, e) != (first, last) and e <= last)
+            parts.append((start, end))
+            start = end + 1
+        height = 1 + max(place[part][1] for part in parts)
+        middle = float(np.mean([place[part][0] for part in parts]))
+        place[first, last] = middle, height
+        for part in parts:
+            x, y = place[part]
+            axes.plot([middle, x], [height, y], color="black", linewidth=1)
+    for index, word in enumerate(words):
+        axes.text(index, -0.15, word, ha="center", va="top", rotation=45 if max(map(len, words)) > 6 else 0)
+    if distances is not None and len(words) > 1:
+        low, high = distances.min(), distances.max()
+        scaled = (distances - low) / max(high - low, 1e-9)
+        axes.bar(range(len(words)), scaled, 0.3, bottom=-3.2, color="tab:orange")
+        axes.text(-0.6, -3.2, "distance", ha="right", va="bottom")
+    axes.set_xlim(-1.5, len(words) - 0.5)
+    axes.axis("off")
+
+
+def main() -> None:
+    """The command."""
+    import argparse
+
+    import rich
+    from rich.table import Table
+
+    from experiments.onlstm import corpus, language
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="the corpus whose test trees are scored; formulas without it")
+    parser.add_argument("--runs", type=Path, nargs="*", default=[], help="directories of trained models")
+    parser.add_argument("--out", type=Path, default=Path("runs/parse"), help="directory for table and figures")
+    parser.add_argument("--figure", nargs="*", default=[], help="sentences to draw the trees of")
+    arguments = parser.parse_args()
+    sentences = corpus.load(arguments.data).test
+    rows = baselines(sentences)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for directory in arguments.runs:
+        model = language.load_model(directory)
+        found = model_scores(sentences, model.vocabulary, model.distances)
+        rows |= {f"{directory.name}, {name}": scores for name, scores in found.items()}
+        for number, text in enumerate(arguments.figure):
+            draw_sentence(model, tuple(text.split()), arguments.out / f"{directory.name}-{number}.png")
+    table = Table("trees", "sentence F1", "corpus F1", title=f"{len(sentences)} sentences, F1 in %")
+    for name, scores in rows.items():
+        table.add_row(name, f"{scores['sentence_f1']:.1f}", f"{scores['corpus_f1']:.1f}")
+    rich.print(table)
+    (arguments.out / "scores.json").write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def draw_sentence(model: Any, words: tuple[str, ...], path: Path) -> None:
+    """The trees of one sentence by both parsers, of the last layer's distances."""
+    from matplotlib.figure import Figure
+
+    from experiments.runs import save_figure
+
+    batch = [Sentence(words, frozenset())]
+    numbers, lengths, _ = map(jnp.asarray, padded(batch, model.vocabulary, size_of(batch)))
+    distances = model.distances(numbers, lengths)[-1]
+    figure = Figure(figsize=(max(4.0, 0.7 * len(words)) * 2, 4), layout="constrained")
+    for axes, (name, parser) in zip(figure.subplots(1, 2), PARSERS.items(), strict=True):
+        draw_tree(axes, words, np.asarray(parser(distances, lengths)[0]), np.asarray(distances[0, : len(words)]))
+        axes.set_title(name)
+    save_figure(path, figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ is biased, how much it varies and what it costs.
 - :mod:`jaxlab.gradients`: the same value, another gradient (straight-through, the magic box).
 - :mod:`jaxlab.gumbel`: Gumbel noise; samples, relaxations, subsets and permutations made of it.
 - :mod:`jaxlab.moments`: means and variances that merge, standard errors, moving averages.
+- :mod:`jaxlab.smooth`: smooth maxima, sorts, ranks, top-k masks, alignments, with stated errors.
 - :mod:`jaxlab.distributions`: random variables as NamedTuples, with their capabilities.
 - :mod:`jaxlab.estimators`: expectations whose ``jax.grad`` is the named estimator.
 
@@ -28,9 +29,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxlab import distributions, estimators, gradients, gumbel, moments
+    from jaxlab import distributions, estimators, gradients, gumbel, moments, smooth
 
-__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments"]
+__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments", "smooth"]
 __version__ = "0.1.0"
 
 

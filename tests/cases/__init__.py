@@ -12,7 +12,8 @@ from cases.estimators import ESTIMATORS
 from cases.gradients import GRADIENTS
 from cases.gumbel import GUMBEL
 from cases.moments import MOMENTS
+from cases.smooth import SMOOTH
 
 __all__ = ["CASES", "Case"]
 
-CASES: tuple[Case, ...] = (*GRADIENTS, *GUMBEL, *MOMENTS, *DISTRIBUTIONS, *ADAPTED, *ESTIMATORS)
+CASES: tuple[Case, ...] = (*GRADIENTS, *GUMBEL, *MOMENTS, *SMOOTH, *DISTRIBUTIONS, *ADAPTED, *ESTIMATORS)

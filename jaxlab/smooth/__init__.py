@@ -1,9 +1,9 @@
 """Smooth stand-ins for hard functions, each with one knob, ``temperature``, in the unit of the data.
 
 Every function states how far it is from the hard one; the Python number 0 as temperature *is* the hard one, bit for
-bit. There is no hidden scaling: what a temperature means does not depend on the other elements. ``where`` masks elements
-before anything is computed of them. Three kernels carry the module: the log-sum-exp, :func:`threshold` (top-k masks,
-quantiles, sparse simplexes) and :func:`isotonic` (sorts and ranks).
+bit. There is no hidden scaling: what a temperature means does not depend on the other elements. ``where`` masks
+elements before anything is computed of them. Three kernels carry the module: the log-sum-exp, :func:`threshold`
+(top-k masks, quantiles, sparse simplexes) and :func:`isotonic` (sorts and ranks).
 """
 
 from jaxlab.smooth.alignment import dtw, dtw_divergence, edit_distance, longest_common_subsequence

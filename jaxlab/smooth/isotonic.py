@@ -23,7 +23,7 @@ __all__ = ["isotonic"]
 
 def _split(y: Float[Array, "n"], weights: Float[Array, "n"]) -> Int[Array, "n"]:
     size = y.shape[0]
-    index = jnp.arange(size)
+    index = jnp.arange(size, dtype=jnp.int32)
     cumulative_weights = jnp.cumsum(weights)
     # What is this near to a chord is on it: a cut there would move the fit by the rounding of y.
     tolerance = 4 * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(y)) * jnp.max(weights)
@@ -51,30 +51,37 @@ def _split(y: Float[Array, "n"], weights: Float[Array, "n"]) -> Int[Array, "n"]:
 
 def _pool(y: Float[Array, "n"], weights: Float[Array, "n"]) -> Int[Array, "n"]:
     size = y.shape[0]
+    index = jnp.arange(size, dtype=jnp.int32)
     # Of each block on the stack its mean, weight and first index (a float is exact on these up to 2 ** 24).
-    elements = jnp.stack([y, weights, jnp.arange(size, dtype=y.dtype)], -1)
+    elements = jnp.stack([y, weights, index.astype(y.dtype)], -1)
     elements = jnp.concatenate([jnp.zeros((1, 3), y.dtype), elements, elements[-1:]])
+
+    zero = jnp.zeros((), jnp.int32)
 
     def act(_, state):
         stack, taken, depth = state  # the stack lies in 1 ... depth; row 0 is none
-        (lower_mean, lower_weight, lower_first), (mean, weight, _) = lax.dynamic_slice(stack, (depth - 1, 0), (2, 3))
+        (lower_mean, lower_weight, lower_first), (mean, weight, _) = lax.dynamic_slice(stack, (depth - 1, zero), (2, 3))
         merges = (depth > 1) & (lower_mean >= mean)
         pushes = ~merges & (taken < size)
         total = lower_weight + weight
         share = weight / jnp.where(merges, total, 1)
         merged = jnp.stack([lower_mean + (mean - lower_mean) * share, total, lower_first])
-        pushed = lax.dynamic_slice(elements, (taken + 1, 0), (1, 3))[0]
-        depth = depth + pushes - merges
+        pushed = lax.dynamic_slice(elements, (taken + 1, zero), (1, 3))[0]
+        depth = depth + pushes.astype(depth.dtype) - merges.astype(depth.dtype)
         # Once all is done the top is written over by itself.
-        top = jnp.where(merges, merged, jnp.where(pushes, pushed, lax.dynamic_slice(stack, (depth, 0), (1, 3))[0]))
-        return lax.dynamic_update_slice(stack, top[None], (depth, 0)), taken + pushes, depth
+        top = jnp.where(merges, merged, jnp.where(pushes, pushed, lax.dynamic_slice(stack, (depth, zero), (1, 3))[0]))
+        return lax.dynamic_update_slice(stack, top[None], (depth, zero)), taken + pushes.astype(taken.dtype), depth
 
-    zero = jnp.zeros((), jnp.int32)
     # The first element is on the stack from the start.
     stack = jnp.zeros_like(elements).at[1].set(elements[1])
     stack, _, depth = lax.fori_loop(0, 2 * size, act, (stack, zero + 1, zero + 1))
-    on_stack = (jnp.arange(size) < depth).astype(jnp.int32)
-    return jnp.cumsum(jnp.zeros(size, jnp.int32).at[stack[1 : size + 1, 2].astype(jnp.int32)].add(on_stack)) - 1
+    on_stack = (index < depth).astype(jnp.int32)
+    return (
+        jnp.cumsum(
+            jnp.zeros(size, jnp.int32).at[stack[1 : size + 1, 2].astype(jnp.int32)].add(on_stack), dtype=jnp.int32
+        )
+        - 1
+    )
 
 
 def blocks(y: Float[Array, "... n"], weights: Float[Array, "... n"]) -> Int[Array, "... n"]:

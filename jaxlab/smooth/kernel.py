@@ -180,7 +180,8 @@ def _root_jvp(link, primals, tangents):
     top = lax.stop_gradient(jnp.max(log_slope, -1, initial=jnp.finfo(u.dtype).min))
     relative = jnp.where(log_slope > -jnp.inf, log_slope - top[..., None], 0)
     weights = jnp.where(log_slope > -jnp.inf, jnp.exp(relative), 0)
-    total = jnp.maximum(weights.sum(-1), jnp.finfo(u.dtype).tiny)
+    total = weights.sum(-1)
+    total = jnp.where(total > 0, total, 1)
     # Bounded, so that it stays finite where no slope is left: there the threshold may jump as k changes.
     per_count = jnp.exp(jnp.minimum(-top, 0.4 * jnp.log(jnp.finfo(u.dtype).max))) / total
     return offset, jnp.sum(weights * u_dot, -1) / total - per_count * k_dot
@@ -236,8 +237,8 @@ def hard_threshold(x: Float[Array, "... n"], k: Float[Array, "..."], mask: Bool[
     """Between the k-th and the next largest along the last axis if k is whole, else the one that k falls on."""
     size = mask.sum(-1)
     descending = jnp.sort(jnp.where(mask, x, -jnp.inf), -1, descending=True)
-    first = jnp.clip(jnp.ceil(k).astype(jnp.int32) - 1, 0, jnp.maximum(size - 1, 0))
-    second = jnp.clip(jnp.floor(k).astype(jnp.int32), 0, jnp.maximum(size - 1, 0))
+    first = jnp.clip(jnp.ceil(k).astype(jnp.int32) - 1, 0, jnp.maximum(size - 1, 0).astype(jnp.int32))
+    second = jnp.clip(jnp.floor(k).astype(jnp.int32), 0, jnp.maximum(size - 1, 0).astype(jnp.int32))
     one, other = (jnp.take_along_axis(descending, at[..., None], -1)[..., 0] for at in (first, second))
     some = size > 0
     one, other = jnp.where(some, one, 0), jnp.where(some, other, 0)

@@ -25,7 +25,7 @@ def _hard_mask(x, k, mask):
     """One for the k largest along the last axis, the first of ties first."""
     order = jnp.argsort(jnp.where(mask, x, -jnp.inf), -1, descending=True)
     rank = jnp.argsort(order, -1)
-    return jnp.where(mask & (rank < k[..., None]), 1, 0).astype(x.dtype)
+    return jnp.where(mask & (rank.astype(k.dtype) < k[..., None]), 1, 0).astype(x.dtype)
 
 
 def _soft_mask(x, k, mask, temperature):

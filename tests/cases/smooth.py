@@ -1,10 +1,12 @@
 """Rows of ``jaxlab.smooth``."""
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from cases.case import COLD, HUGE, ONE_CATEGORY, SQUARE, TIES, VALUE, Case, each, f32
+from jaxlab import smooth
 
 X = f32(0.5, -1.0, 2.0, 0.25)
 ALL_MASKED = {"x": f32(-np.inf, 1.0), "where": np.zeros(2, bool)}
@@ -16,13 +18,17 @@ MASKS = (PARTLY_MASKED, ALL_MASKED)
 
 def elementwise(name: str, **more: Any) -> Case:
     arguments = {"x": VALUE, **more, "temperature": 0.5}
-    return Case(f"smooth.{name}", arguments, exact=tuple(arguments), extremes=EXTREME)
+    extremes = tuple(extreme for extreme in EXTREME if extreme.get("x") is not ONE_CATEGORY)
+    return Case(f"smooth.{name}", arguments, exact=tuple(arguments), extremes=extremes)
 
 
 def along(name: str, masks: tuple = MASKS, results: str = "same", **options: Any) -> Case:
     """A function along an axis; where nothing is valid its value may be infinite."""
     arguments = {"x": X, "temperature": 0.5, **options}
-    return Case(f"smooth.{name}", arguments, exact=("x", "temperature"), results=(results,), extremes=EXTREME + masks)
+    # Two of them cannot be the largest of one.
+    one = ONE_CATEGORY if "k" in options else None
+    extremes = tuple(extreme for extreme in EXTREME + masks if one is None or extreme.get("x") is not one)
+    return Case(f"smooth.{name}", arguments, exact=("x", "temperature", "q"), results=(results,), extremes=extremes)
 
 
 def hard(name: str, results: str = "same", **options: Any) -> Case:
@@ -30,11 +36,7 @@ def hard(name: str, results: str = "same", **options: Any) -> Case:
     exact = ("x",) if name in ("maximum", "minimum", "mellowmax", "boltzmann", "sort", "median", "quantile") else ()
     arguments = {"x": f32(0.5, -1.0, 2.0, 0.25, 4.0), **options}
     # The number 0 is part of the program: in the closure, and not a float of the row.
-    import functools
-    import importlib
-
-    function = getattr(importlib.import_module("jaxlab.smooth"), name)
-    call = functools.partial(function, temperature=0)
+    call = functools.partial(getattr(smooth, name), temperature=0)
     return Case(
         f"smooth.{name}", arguments, exact=exact, results=(results,), function=call, variant="hard", extremes=MASKS
     )

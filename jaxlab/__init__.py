@@ -8,6 +8,7 @@ is biased, how much it varies and what it costs.
 - :mod:`jaxlab.moments`: means and variances that merge, standard errors, moving averages.
 - :mod:`jaxlab.smooth`: smooth maxima, sorts, ranks, top-k masks, alignments, with stated errors.
 - :mod:`jaxlab.distributions`: random variables as NamedTuples, with their capabilities.
+- :mod:`jaxlab.metrics`: metrics that merge over batches and devices, smooth and hard, and losses made of them.
 - :mod:`jaxlab.estimators`: expectations whose ``jax.grad`` is the named estimator.
 
 Every function is pure, takes its ``key`` first and its options by name, is written for one example (``jax.vmap``
@@ -29,9 +30,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxlab import distributions, estimators, gradients, gumbel, moments, smooth
+    from jaxlab import distributions, estimators, gradients, gumbel, metrics, moments, smooth
 
-__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments", "smooth"]
+__all__ = ["distributions", "estimators", "gradients", "gumbel", "metrics", "moments", "smooth"]
 __version__ = "0.1.0"
 
 

@@ -327,9 +327,15 @@ def floor(x: Float[Array, "*shape"], *, temperature: ScalarLike = 1.0) -> Float[
 
 def _rounded(x: Float[Array, "..."], temperature: ScalarLike) -> Float[Array, "..."]:
     # The whole turns are left out first, where that is exact: sin(2 pi x) of a large x would be noise.
-    turn = 2 * jnp.pi * (x - lax.stop_gradient(jnp.round(x)))
-    damping = jnp.exp(-2 * jnp.pi * jnp.maximum(jnp.asarray(temperature, x.dtype), jnp.finfo(x.dtype).eps))
-    return x - jnp.arctan2(damping * jnp.sin(turn), 1 + damping * jnp.cos(turn)) / jnp.pi
+    offset = x - lax.stop_gradient(jnp.round(x))
+    decay = 2 * jnp.pi * jnp.maximum(jnp.asarray(temperature, x.dtype), jnp.finfo(x.dtype).eps)
+    damping = jnp.exp(-decay)
+    # From the nearest half-integer, where the step is: exact there, and 1 - damping * cos does not cancel.
+    side = lax.stop_gradient(jnp.where(offset < 0, -1.0, 1.0)).astype(x.dtype)
+    away = 0.5 - side * offset
+    across = damping * jnp.sin(2 * jnp.pi * away)
+    along = -jnp.expm1(-decay) + 2 * damping * jnp.sin(jnp.pi * away) ** 2
+    return x - side * jnp.arctan2(across, along) / jnp.pi
 
 
 @jit(hard_at_zero=("temperature",))

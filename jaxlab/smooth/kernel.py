@@ -7,6 +7,7 @@ spacing of floating-point numbers, a sum of the two would have lost :math:`\delt
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -227,7 +228,7 @@ def threshold_parts(
     return anchor, _root(u, k, mask, bracket, link)
 
 
-def check_count(name: str, x: Array, k: ScalarLike, axis: int) -> None:
+def check_count(name: str, x: Any, k: Any, axis: int) -> None:
     """Raises if the axis is none, or k a Python number outside 0 ... n."""
     _check.axis_of(name, "x", x, axis)
     _check.within(name, "k", k, 0, x.shape[axis])
@@ -242,7 +243,7 @@ def hard_threshold(x: Float[Array, "... n"], k: Float[Array, "..."], mask: Bool[
     one, other = (jnp.take_along_axis(descending, at[..., None], -1)[..., 0] for at in (first, second))
     some = size > 0
     one, other = jnp.where(some, one, 0), jnp.where(some, other, 0)
-    return one + (other - one) / 2
+    return 0.5 * one + 0.5 * other
 
 
 @jit(

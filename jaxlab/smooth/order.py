@@ -28,12 +28,12 @@ def _unsort(values, order):
     return jnp.vectorize(of_row, signature="(n),(n)->(n)")(values, order)
 
 
-def _project(point, vertex, valid):
-    """The projection of an ascending point onto the permutahedron of an ascending vertex, along the last axis.
+def _project(point, vertex, valid, temperature):
+    """The projection of an ascending point, over the temperature, onto the permutahedron of an ascending vertex.
 
     Within a block of the isotonic fit to their difference, the vertex's mean and the point's own deviations.
     """
-    difference = jnp.where(valid, point - vertex, 0)
+    difference = jnp.where(valid, over(point, temperature) - vertex, 0)
     highest = jnp.max(difference, -1, keepdims=True)
     block = blocks(jnp.where(valid, difference, highest), jnp.ones_like(point))
     # A block with invalid ones in it begins at the highest valid difference: their point and vertex must not count.
@@ -42,7 +42,7 @@ def _project(point, vertex, valid):
     mean_vertex = means_of_blocks(jnp.where(valid, vertex, 0), block) / share
     mean_point = means_of_blocks(jnp.where(valid, point, 0), block) / share
     # A block of one is its vertex, bit for bit, however large the point.
-    return jnp.where(valid, mean_vertex + (point - mean_point), 0)
+    return jnp.where(valid, mean_vertex + over(point - mean_point, temperature), 0)
 
 
 def _hard_rank(values, mask):
@@ -102,7 +102,7 @@ def rank(
         return jnp.moveaxis(_hard_rank(values, mask), -1, axis)
     ascending, order, valid = _ascending(values, mask)
     places = jnp.broadcast_to(jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype), values.shape)
-    ranks = _project(over(ascending, temperature), places, valid)
+    ranks = _project(ascending, places, valid, temperature)
     return jnp.moveaxis(_unsort(ranks, order), -1, axis)
 
 
@@ -150,7 +150,7 @@ def sort(
     if _check.is_zero(temperature):
         return jnp.moveaxis(ascending, -1, axis).astype(x.dtype)
     places = jnp.broadcast_to(jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype), values.shape)
-    return jnp.moveaxis(_project(over(places, temperature), ascending, valid), -1, axis).astype(x.dtype)
+    return jnp.moveaxis(_project(places, ascending, valid, temperature), -1, axis).astype(x.dtype)
 
 
 @jit(static=("axis",), hard_at_zero=("temperature",))

@@ -11,9 +11,10 @@ from cases.distributions import DISTRIBUTIONS
 from cases.estimators import ESTIMATORS
 from cases.gradients import GRADIENTS
 from cases.gumbel import GUMBEL
+from cases.metrics import METRICS
 from cases.moments import MOMENTS
 from cases.smooth import SMOOTH
 
 __all__ = ["CASES", "Case"]
 
-CASES: tuple[Case, ...] = (*GRADIENTS, *GUMBEL, *MOMENTS, *SMOOTH, *DISTRIBUTIONS, *ADAPTED, *ESTIMATORS)
+CASES: tuple[Case, ...] = (*GRADIENTS, *GUMBEL, *MOMENTS, *SMOOTH, *METRICS, *DISTRIBUTIONS, *ADAPTED, *ESTIMATORS)

@@ -325,7 +325,7 @@ def test_jackknife_and_delta_have_less_bias_and_honest_errors():
 
 
 def test_an_accuracy_has_no_bias_to_take_off():
-    logits, labels, weights = case(1)
+    logits, labels, _ = case(1)
     metric = metrics.accuracy(metrics.multiclass())
     for transform in (metrics.jackknife_metric, metrics.delta_metric):
         result = transform(metric)(logits, labels)
@@ -339,7 +339,7 @@ def test_empty_and_weightless_batches_have_stated_values_and_no_nan():
     nothing = jnp.zeros(SIZE)
     for name in ("f_beta", "precision", "jaccard", "matthews", "cohen_kappa", "balanced_accuracy"):
         metric = getattr(metrics, name)(metrics.multiclass())
-        value, gradient = jax.value_and_grad(lambda logits: metrics.evaluate(metric, logits, labels, weights=nothing))(
+        value, gradient = jax.value_and_grad(lambda logits: metrics.evaluate(metric, logits, labels, weights=nothing))(  # noqa: B023
             logits
         )
         close(value, 0)
@@ -351,11 +351,11 @@ def test_empty_and_weightless_batches_have_stated_values_and_no_nan():
 def test_bad_input_is_refused():
     logits, labels, _ = (jnp.asarray(x) for x in case(0))
     f1, kappa = metrics.f_beta(metrics.multiclass()), metrics.cohen_kappa(metrics.multiclass())
-    with pytest.raises(ValueError, match="^merge_states: states must be of one metric"):
+    with pytest.raises(ValueError, match=r"^merge_states: states must be of one metric"):
         metrics.merge_states(metrics.state_of(f1, logits, labels), metrics.state_of(kappa, logits, labels))
     with pytest.raises(ValueError, match=r"^state_of: .* the same number of examples; got \[11, 12\]"):
         metrics.evaluate(f1, logits, labels[:-1])
-    with pytest.raises(ValueError, match="^multiclass: .* integer label; got"):
+    with pytest.raises(ValueError, match=r"^multiclass: .* integer label; got"):
         metrics.evaluate(f1, logits, logits)
     for make in (metrics.multiclass, metrics.multilabel, metrics.binary):
         with pytest.raises(ValueError, match="temperature must not be negative; got -1"):

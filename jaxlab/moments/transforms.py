@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxlab import _check
 from jaxlab._jit import jit
+from jaxlab._precision import widen
 from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = [
@@ -212,6 +213,7 @@ def delta(function: Callable) -> Callable:
 
     def estimate(samples: Array) -> Estimate:
         enough("delta", samples, 2)
+        samples = widen(samples)
         size = samples.shape[0]
         center = jnp.mean(samples, 0)
         deviations = samples - center[None]
@@ -276,10 +278,11 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
         center = jnp.mean(resampled)
         below = jnp.mean(jnp.where(resampled == value, 0.5, jnp.where(resampled < value, 1.0, 0.0))).astype(value.dtype)
         shift = ndtri(jnp.clip(below, 0.5 / num_resamples, 1 - 0.5 / num_resamples))
-        parts = lax.stop_gradient(_leave_one_out(statistic, samples))
+        parts = _leave_one_out(statistic, samples)
         deviations = jnp.mean(parts) - parts
-        spread = jnp.sum(deviations**2) ** 1.5
-        acceleration = jnp.where(spread > 0, jnp.sum(deviations**3) / (6 * jnp.where(spread > 0, spread, 1)), 0)
+        squares = jnp.sum(deviations**2)
+        spread = jnp.where(squares > 0, squares, 1) ** 1.5
+        acceleration = jnp.where(squares > 0, jnp.sum(deviations**3) / (6 * spread), 0)
         moved = shift + ndtri(tails)
         tails_shifted = ndtr(shift + moved / (1 - acceleration * moved))
         return Bootstrap(

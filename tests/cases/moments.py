@@ -140,11 +140,7 @@ MOMENTS = (
     transform("u_statistic", ("same",), lambda samples: moments.u_statistic(lambda x, y: x * y**2)(samples)),
     transform("v_statistic", ("same",), lambda samples: moments.v_statistic(lambda x, y: x * y**2)(samples)),
     transform("jackknife", ("wide",) * 3, lambda samples: moments.jackknife(moments.variance)(samples)),
-    transform(
-        "delta",
-        ("wide",) * 3,
-        lambda samples: moments.delta(jnp.sin)(samples.astype(jnp.promote_types(samples.dtype, jnp.float32))),
-    ),
+    transform("delta", ("wide",) * 3, lambda samples: moments.delta(jnp.sin)(samples)),
     transform(
         "bootstrap", ("wide",) * 5, lambda key, samples: moments.bootstrap(moments.mean, num_resamples=16)(key, samples)
     ),

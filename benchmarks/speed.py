@@ -26,6 +26,7 @@ import tyro
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks import speed_smooth
 from jaxlab import estimators
 from jaxlab.distributions import Bernoulli, Categorical, Normal
 
@@ -289,6 +290,8 @@ def import_milliseconds(rounds: int = 7) -> dict[str, float]:
 def main(config: Config) -> dict[str, Any]:
     """Measures every line, prints the table, writes ``speed.json``."""
     chosen = comparisons() + (peer_comparisons() if config.peers else [])
+    chosen += [Comparison(*line) for line in speed_smooth.lines()]
+    chosen += [Comparison(*line) for line in (speed_smooth.peer_lines() if config.peers else [])]
     rows = [measure(comparison, config.rounds) for comparison in track(chosen, description="timing")]
     imports = import_milliseconds()
     table = Table("comparison", "ratio", "quartiles", "aim", "ours, ms", "other, ms")

@@ -40,17 +40,17 @@ def close(actual, expected):
 
 
 @functools.cache
-def compiled(make, **options):
-    metric = make(**options)
+def compiled(name, **options):
+    """A metric of this name, compiled once for all the cases."""
+    metric = getattr(metrics, name)(**options)
     return jax.jit(lambda p, t, w: metrics.evaluate(metric, p, t, weights=w))
 
 
+DECISIONS = {make: make(temperature=0.0) for make in (metrics.multiclass, metrics.multilabel, metrics.binary)}
+
+
 def hard(name, decision=metrics.multiclass, **options):
-    return compiled(functools.partial(made, name, decision), **options)
-
-
-def made(name, decision, **options):
-    return getattr(metrics, name)(decision(temperature=0.0), **options)
+    return compiled(name, decision=DECISIONS[decision], **options)
 
 
 @BEST
@@ -94,7 +94,7 @@ def test_sets_of_labels_and_bits_are_scikit_learns(seed, zero):
     close(actual, sk.f1_score(bits, logits > 0, average="samples", **keep))
     actual = hard("f_beta", metrics.multilabel, average=metrics.micro, zero_division=zero)(logits, bits, weights)
     close(actual, sk.f1_score(bits, logits > 0, average="micro", **keep))
-    of_sets = compiled(functools.partial(metrics.set_f1, temperature=0.0), zero_division=zero)
+    of_sets = compiled("set_f1", temperature=0.0, zero_division=zero)
     close(of_sets(logits, bits, weights), sk.f1_score(bits, logits > 0, average="micro", **keep))
     one, truth = logits[:, 0], bits[:, 0]
     close(hard("f_beta", metrics.binary, zero_division=zero)(one, truth, weights), sk.f1_score(truth, one > 0, **keep))
@@ -214,7 +214,7 @@ words = st.lists(st.integers(0, 2), min_size=2, max_size=7)
 def test_bleu_is_the_textbooks(pairs, order):
     logits, _, mask = padded([p for p, _ in pairs], 7, 3)
     _, tokens, reference_mask = padded([r for _, r in pairs], 7, 3)
-    evaluate = compiled(functools.partial(metrics.bleu, temperature=0.0), order=order)
+    evaluate = compiled("bleu", temperature=0.0, order=order)
     close(evaluate((logits, mask), (tokens, reference_mask), None), textbook_bleu(pairs, order))
 
 

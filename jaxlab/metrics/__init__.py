@@ -49,6 +49,7 @@ from jaxlab.metrics.ranking import (
     reciprocal_rank,
     roc_auc,
 )
+from jaxlab.metrics.running import decay_state
 from jaxlab.metrics.sequences import bleu, rouge_l, token_error_rate
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "calibration_error",
     "cohen_kappa",
     "cosine",
+    "decay_state",
     "delta_metric",
     "dice",
     "evaluate",

@@ -66,6 +66,11 @@ def state_value(logits):
     return metrics.value_of(f1(), metrics.merge_states(state, state))
 
 
+def decayed(logits):
+    state = metrics.state_of(f1(), logits, jnp.asarray(LABELS))
+    return metrics.decay_state(state, metrics.merge_states(state, state))[0].rest + metrics.value_of(f1(), state)
+
+
 def around(logits):
     state = metrics.state_of(f1(), jnp.asarray(LOGITS), jnp.asarray(LABELS))
     return metrics.linearize(f1(), state)(logits, jnp.asarray(LABELS))
@@ -143,5 +148,6 @@ METRICS = (
     transformed("delta_metric", lambda logits: metrics.delta_metric(f1())(logits, jnp.asarray(LABELS)), 3),
     transformed("state_of", lambda logits: metrics.state_of(f1(), logits, jnp.asarray(LABELS))[1]["both"].rest),
     transformed("merge_states", state_value),
+    transformed("decay_state", decayed),
     transformed("value_of", state_value),
 )

@@ -94,6 +94,6 @@ def peer_lines() -> list[Line]:
             for _, _, theirs, _ in lines:
                 jax.block_until_ready(theirs())
             made += lines
-        except Exception as error:  # noqa: BLE001: an installed library may fail with this JAX, as rax 0.4.0 does with 0.10
+        except Exception as error:  # an installed library may fail with this JAX, as rax 0.4.0 does with 0.10
             rich.print(f"[yellow]left out: {make.__name__}: {type(error).__name__}: {error}")
     return made

@@ -5,7 +5,8 @@
 
 The standard deviation, the F-measure's gradient, the similarity of independent representations, the discrepancy of
 equal laws, the logarithm of a mean weight: each is a function g of means, or a mean over pairs of which some are a
-sample with itself. Its error has the sign of g's curvature, and falls with the size of the sample. README.md explains the tables.
+sample with itself. Its error has the sign of g's curvature, and falls with the size of the sample. README.md explains
+the tables.
 """
 
 import json
@@ -76,15 +77,15 @@ def spread(key: jax.Array, config: Config) -> list[Row]:
     return rows_of(key, [({"n": n}, of(n)) for n in (3, 5, 10, 30)], config.replicates)
 
 
-PREVALENCE, SEPARATION, THRESHOLD = 0.05, 1.5, 1.0
-F1 = metrics.f_beta(metrics.binary(temperature=0.5))
+PREVALENCE, SEPARATION, THRESHOLD = 0.05, 1.5, 1.5
+F1 = metrics.f_beta(metrics.binary(temperature=0.3))
 
 
 def draw(key: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """Scores and labels: N(1.5, 1) for the positives, one in twenty, and N(0, 1) for the others."""
     label_key, score_key = jax.random.split(key)
     labels = jax.random.bernoulli(label_key, PREVALENCE, (size,)).astype(jnp.int32)
-    return SEPARATION * labels + jax.random.normal(score_key, (size,)), labels
+    return SEPARATION * labels.astype(jnp.float32) + jax.random.normal(score_key, (size,)), labels
 
 
 def f_measure(key: jax.Array, config: Config) -> list[Row]:
@@ -188,7 +189,7 @@ def show(title: str, rows: list[Row]) -> None:
     """Prints a table: mean and standard error."""
     table = Table(*rows[0], title=title, title_justify="left")
     for row in rows:
-        cells = (f"{v[0]:+.4f} ± {v[1]:.4f}" if isinstance(v, tuple) else str(v) for v in row.values())
+        cells = (f"{row[n][0]:+.4f} ± {row[n][1]:.4f}" if isinstance(row[n], tuple) else str(row[n]) for n in rows[0])
         table.add_row(*cells)
     rich.print(table)
 

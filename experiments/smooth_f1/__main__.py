@@ -5,9 +5,9 @@
 
 The scans of handwritten digits that come with scikit-learn, one digit (9% to 10%) against the rest, half of them for
 training. A logistic regression is trained on cross entropy; from there it goes on with minibatches, on cross entropy,
-on the smooth F1 of each batch, or on the smooth F1 linearised around a running state. F1 on the test half, decided at 0.
-The paper this follows is Su, "Function smoothing", 2019, who advises to fine-tune with such a loss
-and not to begin with it.
+on the smooth F1 of each batch, or on the smooth F1 linearised around a running state. F1 on the test half, decided at
+0. The paper this follows is Su, "Function smoothing", 2019, who advises to fine-tune with such a loss and not to begin
+with it.
 """
 
 import json

@@ -1,9 +1,15 @@
 """The lines of ``benchmarks.speed`` about smooth functions and metrics: ours beside sorts of JAX, and other libraries.
 
+    python -m benchmarks.speed_smooth            # these lines alone, into results/speed_smooth.json
+
 Each is a name, two compiled functions of no arguments, and the ratio that ours should have at most.
 """
 
+import importlib.metadata
+import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -97,3 +103,38 @@ def peer_lines() -> list[Line]:
         except Exception as error:  # an installed library may fail with this JAX, as rax 0.4.0 does with 0.10
             rich.print(f"[yellow]left out: {make.__name__}: {type(error).__name__}: {error}")
     return made
+
+
+def main(rounds: int = 9, out: Path = Path("benchmarks/results")) -> None:
+    """Times these lines alone, with the other libraries that are installed.
+
+    Args:
+      rounds: pairs of timed runs for each line.
+      out: directory that gets speed_smooth.json.
+    """
+    from benchmarks.speed import Comparison, measure
+
+    rows = [measure(Comparison(*line), rounds) for line in lines() + peer_lines()]
+    for row in rows:
+        rich.print(f"{row['name']}: {row['ratio']:.3f} ({row['quartiles'][0]:.3f} to {row['quartiles'][1]:.3f})")
+    versions = {}
+    for name in ("jax", "jaxlib", "softjax", "rax", "google-metrax"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    results = {
+        "rows": rows,
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "versions": versions,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "speed_smooth.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    tyro.cli(main)

@@ -148,8 +148,8 @@ def rouge_l(*, beta: float = 1.0, temperature: ScalarLike = 1.0) -> Metric:
             where_rows=valid,
             where_columns=reference_valid,
         )
-        lengths = jnp.sum(valid) + beta**2 * jnp.sum(reference_valid).astype(common.dtype)
-        return ratio((1 + beta**2) * common, lengths.astype(common.dtype), 0.0)
+        length, reference_length = (jnp.sum(mask).astype(common.dtype) for mask in (valid, reference_valid))
+        return ratio((1 + beta**2) * common, length + beta**2 * reference_length, 0.0)
 
     return Metric(stat, lambda mean: mean)
 

@@ -5,6 +5,7 @@
 Each is a name, two compiled functions of no arguments, and the ratio that ours should have at most.
 """
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -51,7 +52,7 @@ def lines() -> list[Line]:
 
 def softjax_lines() -> list[Line]:
     """Ranks by isotonic regression: ours beside softjax's."""
-    import softjax
+    softjax: Any = importlib.import_module("softjax")
 
     made: list[Line] = []
     for size, aim in ((1000, 1.0), (10_000, 1 / 20)):
@@ -69,7 +70,7 @@ def softjax_lines() -> list[Line]:
 
 def rax_lines() -> list[Line]:
     """The NDCG of lists: ours beside rax's."""
-    import rax
+    rax: Any = importlib.import_module("rax")
 
     x = scores(500)
     gains = jnp.abs(jnp.round(scores(500)[::-1]))
@@ -81,7 +82,7 @@ def rax_lines() -> list[Line]:
 
 def metrax_lines() -> list[Line]:
     """The hard precision of a large batch, as a state and its value: ours beside metrax's."""
-    import metrax
+    metrax: Any = importlib.import_module("metrax")
 
     logits = scores(2**18, 1)[0]
     labels = (scores(2**18, 2)[1] > 1).astype(jnp.int32)

@@ -189,7 +189,8 @@ def mutual_information(*, num_bins: int = 16, temperature: ScalarLike = 0.02) ->
     _check.non_negative("mutual_information", "temperature", temperature)
 
     def stat(x: Float[Array, ""], y: Float[Array, ""]) -> Array:
-        return jnp.outer(*(soft_bins(widen(z), num_bins, temperature) for z in (x, y)))
+        rows, columns = (soft_bins(widen(z), num_bins, temperature) for z in (x, y))
+        return jnp.outer(rows, columns)
 
     def final(joint: Array) -> Array:
         both = jnp.outer(joint.sum(1), joint.sum(0))

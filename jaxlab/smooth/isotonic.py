@@ -148,6 +148,7 @@ def isotonic(
     else:
         _check.same_shape("isotonic", y=y, weights=weights)
         share = jnp.where(mask, jnp.moveaxis(weights, axis, -1).astype(values.dtype), 1)
+    order = None
     if where is not None:
         # The valid ones move to the front, in their order, and what follows is larger than all of them.
         order = jnp.argsort(~mask, -1, stable=True)
@@ -157,6 +158,6 @@ def isotonic(
     # Sums of what is near zero: a long block of large numbers would lose bits.
     level = lax.stop_gradient(jnp.mean(values, -1, keepdims=True))
     fit = level + sums_of_blocks((values - level) * share, block) / sums_of_blocks(share, block)
-    if where is not None:
+    if order is not None:
         fit = jnp.where(mask, jnp.take_along_axis(fit, jnp.argsort(order, -1), -1), 0)
     return jnp.moveaxis(fit, -1, axis).astype(y.dtype)

@@ -33,7 +33,7 @@ class Config:
 
     out: Path = Path("runs/biased_unbiased")
     """Directory for tables.json and biases.png."""
-    replicates: int = 20_000
+    replicates: int = 10_000
     """Independent samples behind each number."""
     population: int = 2_000_000
     """Examples that stand for all of them, for the F-measure."""

@@ -166,12 +166,12 @@ def log_mean(key: jax.Array, config: Config) -> list[Row]:
 
 def randomised(key: jax.Array, config: Config) -> list[Row]:
     """The same logarithm without bias: multilevel, from a coarse estimate of 8 weights."""
-    estimate = moments.multilevel(jnp.log, num_base=8, rate=0.6, max_level=8)
+    estimate = moments.multilevel(jnp.log, num_base=8, rate=0.6, max_level=6)
 
     def function(key):
         return {"multilevel": estimate(key, lambda key: jnp.exp(jax.random.normal(key))) - 0.5}
 
-    cost = 8 + sum(0.6 * 0.4**level * 16 * 2**level for level in range(9))
+    cost = 8 + sum(0.6 * 0.4**level * 16 * 2**level for level in range(7))
     return rows_of(key, [({"mean number of weights": round(cost, 1)}, function)], max(100, config.replicates // 4))
 
 

@@ -2,13 +2,13 @@
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import ndtr, ndtri
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from jaxlab import _check
 from jaxlab._jit import jit
@@ -267,7 +267,7 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
     if not 0 < level < 1:
         raise ValueError(f"bootstrap: level must lie in (0, 1); got {level}")
 
-    def estimate(key: PRNGKeyArray, samples: Array) -> Bootstrap:
+    def estimate(key: Any, samples: Array) -> Bootstrap:
         _check.key("bootstrap", key)
         enough("bootstrap", samples, 2)
         size = samples.shape[0]
@@ -340,7 +340,7 @@ def multilevel(function: Callable, *, num_base: int = 1, rate: float = 0.6, max_
     masses = [rate * (1 - rate) ** level for level in range(max_level + 1)]
     probabilities = [mass / sum(masses) for mass in masses]
 
-    def estimate(key: PRNGKeyArray, draw: Callable) -> Array:
+    def estimate(key: Any, draw: Callable) -> Array:
         _check.key("multilevel", key)
         level_key, base_key, key = jax.random.split(key, 3)
         base = function(jnp.mean(jax.vmap(draw)(jax.random.split(base_key, num_base)), 0))

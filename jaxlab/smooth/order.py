@@ -362,6 +362,7 @@ def sinkhorn_sort(
       Cuturi, Teboul, Vert, "Differentiable Ranks and Sorting using Optimal Transport", 2019.
       https://arxiv.org/abs/1905.11885
     """
+    _check.at_least("sinkhorn_sort", "num_iterations", num_iterations, 1)
     values, _ = last("sinkhorn_sort", "x", x, -1, None)
     if _check.is_zero(temperature):
         return _hard_permutation(values).astype(x.dtype)

@@ -23,11 +23,11 @@ import tyro
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks import speed_estimators, speed_recurrent
+from benchmarks import speed_estimators, speed_recurrent, speed_smooth
 from benchmarks.comparison import measure
 
 #: Each has lines(), peer_lines() beside other libraries, and perhaps memory().
-GROUPS: tuple[Any, ...] = (speed_estimators, speed_recurrent)
+GROUPS: tuple[Any, ...] = (speed_estimators, speed_recurrent, speed_smooth)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import tyro
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.speed import Comparison, measure
+from benchmarks.comparison import Comparison, measure
 from jaxlab import quantize
 
 VECTORS, FEATURES, DECAY, COMMITMENT = 32_768, 64, 0.99, 0.25

@@ -6,7 +6,9 @@ is biased, how much it varies and what it costs.
 - :mod:`jaxlab.gradients`: the same value, another gradient (straight-through, the rotation trick, the magic box).
 - :mod:`jaxlab.gumbel`: Gumbel noise; samples, relaxations, subsets and permutations made of it.
 - :mod:`jaxlab.moments`: means and variances that merge, standard errors, moving averages.
+- :mod:`jaxlab.smooth`: smooth maxima, sorts, ranks, top-k masks, alignments, with stated errors.
 - :mod:`jaxlab.distributions`: random variables as NamedTuples, with their capabilities.
+- :mod:`jaxlab.metrics`: metrics that merge over batches and devices, smooth and hard, and losses made of them.
 - :mod:`jaxlab.estimators`: expectations whose ``jax.grad`` is the named estimator.
 - :mod:`jaxlab.quantize`: nearest codes, quantizers as pure functions, how they use their codes.
 
@@ -29,9 +31,31 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxlab import distributions, estimators, gradients, gumbel, moments, ordered, quantize, recurrent
+    from jaxlab import (
+        distributions,
+        estimators,
+        gradients,
+        gumbel,
+        metrics,
+        moments,
+        ordered,
+        quantize,
+        recurrent,
+        smooth,
+    )
 
-__all__ = ["distributions", "estimators", "gradients", "gumbel", "moments", "ordered", "quantize", "recurrent"]
+__all__ = [
+    "distributions",
+    "estimators",
+    "gradients",
+    "gumbel",
+    "metrics",
+    "moments",
+    "ordered",
+    "quantize",
+    "recurrent",
+    "smooth",
+]
 __version__ = "0.1.0"
 
 

@@ -30,6 +30,23 @@ def positive(function: str, argument: str, value: Any) -> None:
         raise ValueError(f"{function}: {argument} must be greater than 0; got {value}")
 
 
+def non_negative(function: str, argument: str, value: Any) -> None:
+    """Raises if ``value`` is a Python number below zero (or not a number at all)."""
+    if isinstance(value, (int, float)) and not value >= 0:
+        raise ValueError(f"{function}: {argument} must not be negative; got {value}")
+
+
+def is_zero(value: Any) -> bool:
+    """Whether ``value`` is the Python number 0, which the program may be specialised for."""
+    return isinstance(value, (int, float)) and value == 0
+
+
+def within(function: str, argument: str, value: Any, minimum: float | int, maximum: float | int) -> None:
+    """Raises if ``value`` is a Python number outside ``minimum`` ... ``maximum`` (or not a number at all)."""
+    if isinstance(value, (int, float)) and not minimum <= value <= maximum:
+        raise ValueError(f"{function}: {argument} must lie in {minimum} ... {maximum}; got {value}")
+
+
 def fraction(function: str, argument: str, value: Any) -> None:
     """Raises if ``value`` is a Python number outside [0, 1)."""
     if isinstance(value, (int, float)) and not 0 <= value < 1:

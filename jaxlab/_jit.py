@@ -13,7 +13,12 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def jit(
-    *, static: tuple[str, ...] = (), positive: tuple[str, ...] = (), fraction: tuple[str, ...] = ()
+    *,
+    static: tuple[str, ...] = (),
+    positive: tuple[str, ...] = (),
+    fraction: tuple[str, ...] = (),
+    hard_at_zero: tuple[str, ...] = (),
+    check: Callable[..., None] | None = None,
 ) -> Callable[[Function], Function]:
     """Compiles a function where it is defined.
 
@@ -25,6 +30,9 @@ def jit(
       static: names of arguments that are part of the program and not data.
       positive: names of keyword-only options that must be greater than zero.
       fraction: names of keyword-only options that must lie in [0, 1).
+      hard_at_zero: names of keyword-only options that must not be negative, and whose Python number 0 is part of the
+        program: the function sees the number itself, and returns what it is the limit of.
+      check: called with the arguments as they came, before any of them is a tracer; it raises what it refuses.
 
     Returns:
       A decorator that leaves name, docstring and signature as they are.
@@ -37,9 +45,9 @@ def jit(
         key_position = positional.index("key") if "key" in positional else None
 
         @functools.cache  # made at the first call: a hundred of these would slow down the import
-        def compiled() -> Callable:
+        def compiled(zeros: tuple[str, ...]) -> Callable:
             # Inlined: the surrounding program's trace stays flat, and so do its error messages.
-            return jax.jit(function, static_argnames=static, inline=True)
+            return jax.jit(function, static_argnames=static + zeros, inline=True)
 
         @functools.wraps(function)
         def checked(*args, **kwargs):
@@ -52,7 +60,13 @@ def jit(
             for option in fraction:
                 if option in kwargs:
                     _check.fraction(name, option, kwargs[option])
-            return compiled()(*args, **kwargs)
+            for option in hard_at_zero:
+                if option in kwargs:
+                    _check.non_negative(name, option, kwargs[option])
+            if check is not None:
+                check(*args, **kwargs)
+            zeros = tuple(option for option in hard_at_zero if _check.is_zero(kwargs.get(option)))
+            return compiled(zeros)(*args, **kwargs)
 
         return checked  # pyright: ignore[reportReturnType]
 

@@ -95,7 +95,17 @@ def test_key_is_consumed(case: Case):
         case.call(key, example(case))
 
 
-@with_argument("temperature")
+def is_hard_at_zero(case: Case) -> bool:
+    return case.name.startswith(("smooth.", "metrics."))
+
+
+@over(case for case in CASES if "temperature" in case.arguments and is_hard_at_zero(case))
+@pytest.mark.parametrize("temperature", [-1.0, float("nan")])
+def test_temperature_must_not_be_negative(case: Case, temperature):
+    refuses(ValueError, f"temperature must not be negative; got {temperature}", case, temperature=temperature)
+
+
+@over(case for case in CASES if "temperature" in case.arguments and not is_hard_at_zero(case))
 @pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("nan")])
 def test_temperature_must_be_positive(case: Case, temperature):
     refuses(ValueError, f"temperature must be greater than 0; got {temperature}", case, temperature=temperature)

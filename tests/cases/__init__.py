@@ -11,10 +11,12 @@ from cases.distributions import DISTRIBUTIONS
 from cases.estimators import ESTIMATORS
 from cases.gradients import GRADIENTS
 from cases.gumbel import GUMBEL
+from cases.metrics import METRICS
 from cases.moments import MOMENTS
 from cases.ordered import ORDERED
 from cases.quantize import QUANTIZE
 from cases.recurrent import RECURRENT
+from cases.smooth import SMOOTH
 
 __all__ = ["CASES", "Case"]
 
@@ -27,5 +29,7 @@ CASES: tuple[Case, ...] = (
     *ADAPTED,
     *QUANTIZE,
     *ORDERED,
+    *SMOOTH,
+    *METRICS,
     *ESTIMATORS,
 )

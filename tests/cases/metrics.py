@@ -1,0 +1,153 @@
+"""Rows of ``jaxlab.metrics``: of a factory, the metric that it makes, evaluated."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from cases.case import SQUARE, Case, f32
+from jaxlab import metrics
+
+LOGITS, LABELS = f32([0.5, -1.0, 2.0], [1.5, 0.25, -0.5], [-2.0, 1.0, 0.75], [0.25, 0.5, 1.0]), np.array([2, 1, 1, 0])
+BITS = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]])
+SCORES, TARGETS = f32(0.5, -1.0, 2.0, 0.25, 1.5), np.array([1, 0, 1, 0, 0])
+TEXT = (np.stack([SQUARE, SQUARE[::-1]]), np.array([[True, True, True], [True, True, False]]))
+REFERENCE = (np.array([[2, 0, 1], [1, 1, 0]]), np.array([[True, True, True], [True, False, False]]))
+
+
+def made(name: str, make: Callable[[], metrics.Metric], predictions: Any, targets: Any, **more: Any) -> Case:
+    """A factory of metrics, by the metric's value on a batch."""
+
+    def function(predictions, targets):
+        return metrics.evaluate(make(), predictions, targets)
+
+    exact = ("predictions", *(("targets",) if more.pop("both", False) else ()))
+    arguments = {"predictions": predictions, "targets": targets}
+    return Case(f"metrics.{name}", arguments, exact, results=("wide",), function=function, compiled=False, **more)
+
+
+def ranked(name: str, **options: Any) -> Case:
+    arguments = {"scores": SCORES, "targets": TARGETS, "temperature": 0.5, **options}
+    extremes = ({"scores": 0 * SCORES}, {"scores": 1e4 * SCORES}, {"temperature": 1e-3}, {"targets": 0 * TARGETS})
+    exact = ("scores", "temperature", "weights")
+    return Case(f"metrics.{name}", arguments, exact, results=("wide",), extremes=extremes)
+
+
+def score(counts):
+    return counts["both"]
+
+
+def averaged(name: str) -> Case:
+    def function(both, true):
+        return getattr(metrics, name)(score, {"both": both, "true": true})
+
+    arguments = {"both": f32(0.5, 1.0), "true": f32(1.0, 2.0)}
+    exact = ("both", "true") if name == "weighted" else ("both",)
+    return Case(f"metrics.{name}", arguments, exact, function=function, compiled=False)
+
+
+def decided(name: str, logits: Any, target: Any) -> Case:
+    def function(logits, temperature):
+        return getattr(metrics, name)(temperature=temperature)(logits, jnp.asarray(target))[0]
+
+    arguments = {"logits": logits, "temperature": 0.5}
+    return Case(
+        f"metrics.{name}", arguments, ("logits", "temperature"), results=("wide",), function=function, compiled=False
+    )
+
+
+def f1() -> metrics.Metric:
+    return metrics.f_beta(metrics.multiclass())
+
+
+def state_value(logits):
+    state = metrics.state_of(f1(), logits, jnp.asarray(LABELS))
+    return metrics.value_of(f1(), metrics.merge_states(state, state))
+
+
+def decayed(logits):
+    state = metrics.state_of(f1(), logits, jnp.asarray(LABELS))
+    return metrics.decay_state(state, metrics.merge_states(state, state))[0].rest + metrics.value_of(f1(), state)
+
+
+def around(logits):
+    state = metrics.state_of(f1(), jnp.asarray(LOGITS), jnp.asarray(LABELS))
+    return metrics.linearize(f1(), state)(logits, jnp.asarray(LABELS))
+
+
+def transformed(name: str, function: Callable, num_results: int = 1) -> Case:
+    """A transformation, or what works on states."""
+    arguments = {"logits": LOGITS}
+    return Case(
+        f"metrics.{name}", arguments, ("logits",), results=("wide",) * num_results, function=function, compiled=False
+    )
+
+
+MULTICLASS = {"predictions": LOGITS, "targets": LABELS}
+FACTORIES = ("precision", "recall", "f_beta", "jaccard", "dice", "tversky")
+MATRIX = ("accuracy", "balanced_accuracy", "matthews", "cohen_kappa", "brier")
+
+METRICS = (
+    averaged("macro"),
+    averaged("micro"),
+    averaged("weighted"),
+    decided("multiclass", LOGITS[0], np.array(2)),
+    decided("multilabel", LOGITS[0], BITS[0]),
+    decided("binary", np.float32(0.5), np.array(1)),
+    *(made(name, lambda name=name: getattr(metrics, name)(metrics.multiclass()), LOGITS, LABELS) for name in FACTORIES),
+    *(made(name, lambda name=name: getattr(metrics, name)(metrics.multiclass()), LOGITS, LABELS) for name in MATRIX),
+    made("samplewise_f_beta", lambda: metrics.samplewise_f_beta(metrics.multilabel()), LOGITS, BITS),
+    made("set_f1", metrics.set_f1, LOGITS, BITS),
+    made("top_k_accuracy", lambda: metrics.top_k_accuracy(k=2), LOGITS, LABELS),
+    made(
+        "calibration_error",
+        lambda: metrics.calibration_error(temperature=0.125),
+        f32(0.25, 0.5, 0.875, 0.75),
+        np.array([0, 1, 1, 0]),
+    ),
+    made("bleu", lambda: metrics.bleu(order=2), TEXT, REFERENCE),
+    made("rouge_l", metrics.rouge_l, TEXT, REFERENCE),
+    made("token_error_rate", metrics.token_error_rate, TEXT, REFERENCE),
+    made("r_squared", metrics.r_squared, f32(0.5, 1.0, 3.0), f32(1.0, 1.5, 2.5), both=True),
+    made(
+        "pinball", lambda: metrics.pinball(q=0.25, temperature=0.5), f32(0.5, 1.0, 3.0), f32(1.0, 1.5, 2.5), both=True
+    ),
+    made("cosine", metrics.cosine, SQUARE, SQUARE[::-1], both=True),
+    made("linear_cka", metrics.linear_cka, LOGITS, LOGITS[::-1] ** 2, both=True),
+    made(
+        "mutual_information",
+        lambda: metrics.mutual_information(num_bins=3, temperature=0.125),
+        f32(0.25, 0.5, 0.875),
+        f32(0.125, 0.5, 0.75),
+        both=True,
+    ),
+    made("mean_over_lists", lambda: metrics.mean_over_lists(metrics.roc_auc), LOGITS, BITS),
+    ranked("roc_auc", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), chunk_size=2),
+    ranked("average_precision", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), chunk_size=2),
+    Case(
+        "metrics.partial_auc",
+        {"scores": SCORES, "targets": TARGETS, "temperature": 0.5},
+        ("scores", "temperature"),
+        results=("wide",),
+    ),
+    Case(
+        "metrics.ndcg",
+        {"scores": SCORES, "gains": f32(1.0, 0.0, 3.0, 0.5, 2.0), "temperature": 0.5, "num_top": 3},
+        ("scores", "gains", "temperature"),
+        results=("wide",),
+        extremes=({"scores": 0 * SCORES},),
+    ),
+    ranked("reciprocal_rank"),
+    ranked("precision_at", num_top=2),
+    ranked("recall_at", num_top=2),
+    transformed("evaluate", lambda logits: metrics.evaluate(f1(), logits, jnp.asarray(LABELS))),
+    transformed("loss", lambda logits: metrics.loss(f1())(logits, jnp.asarray(LABELS))),
+    transformed("linearize", around),
+    transformed("jackknife_metric", lambda logits: metrics.jackknife_metric(f1())(logits, jnp.asarray(LABELS)), 3),
+    transformed("delta_metric", lambda logits: metrics.delta_metric(f1())(logits, jnp.asarray(LABELS)), 3),
+    transformed("state_of", lambda logits: metrics.state_of(f1(), logits, jnp.asarray(LABELS))[1]["both"].rest),
+    transformed("merge_states", state_value),
+    transformed("decay_state", decayed),
+    transformed("value_of", state_value),
+)

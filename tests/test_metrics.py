@@ -1,0 +1,379 @@
+"""Metrics: hard ones equal scikit-learn's, with ties, weights and 0 / 0; states add exactly; the transformations.
+
+Each law was tried against a violation that was planted for it: a tie that counts as won; weights left out of one sum; a
+mean of F-measures in place of the measure of the sums; counts in float32; the batch's own state in ``linearize``.
+"""
+
+import functools
+import math
+from collections import Counter
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+from replicates import FAR, largest_z, replicate
+
+from jaxlab import metrics
+
+SIZE, CLASSES = 12, 3
+AVERAGES = {"macro": metrics.macro, "micro": metrics.micro, "weighted": metrics.weighted}
+BEST = hypothesis.settings(deadline=None, max_examples=40)
+seeds = st.integers(0, 10**6)
+
+
+def case(seed):
+    """Logits with ties, labels of which some may not occur, and weights of which some are 0."""
+    random = np.random.default_rng(seed)
+    logits = random.integers(-2, 3, (SIZE, CLASSES)).astype(np.float32)
+    labels = random.integers(0, random.integers(1, CLASSES + 1), SIZE)
+    weights = random.integers(0, 4, SIZE).astype(np.float32) / 2
+    weights[0] = 1
+    return logits, labels, weights
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=2e-6, atol=2e-6)
+
+
+@functools.cache
+def compiled(name, **options):
+    """A metric of this name, compiled once for all the cases."""
+    metric = getattr(metrics, name)(**options)
+    return jax.jit(lambda p, t, w: metrics.evaluate(metric, p, t, weights=w))
+
+
+DECISIONS = {make: make(temperature=0.0) for make in (metrics.multiclass, metrics.multilabel, metrics.binary)}
+
+
+def hard(name, decision=metrics.multiclass, **options):
+    return compiled(name, decision=DECISIONS[decision], **options)
+
+
+@BEST
+@hypothesis.given(seed=seeds, average=st.sampled_from(list(AVERAGES)), zero=st.sampled_from([0.0, 1.0]))
+def test_overlaps_of_classes_are_scikit_learns(seed, average, zero):
+    logits, labels, weights = case(seed)
+    options = {"average": AVERAGES[average], "zero_division": zero}
+    common = {"labels": range(CLASSES), "average": average, "sample_weight": weights, "zero_division": zero}
+    decided = logits.argmax(-1)
+    close(hard("precision", **options)(logits, labels, weights), sk.precision_score(labels, decided, **common))
+    close(hard("recall", **options)(logits, labels, weights), sk.recall_score(labels, decided, **common))
+    for beta in (1.0, 2.0):
+        actual = hard("f_beta", beta=beta, **options)(logits, labels, weights)
+        close(actual, sk.fbeta_score(labels, decided, beta=beta, **common))
+    close(hard("jaccard", **options)(logits, labels, weights), sk.jaccard_score(labels, decided, **common))
+
+
+@BEST
+@hypothesis.given(seed=seeds)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")
+def test_metrics_of_the_confusion_matrix_are_scikit_learns(seed):
+    logits, labels, weights = case(seed)
+    decided, keep = logits.argmax(-1), {"sample_weight": weights}
+    close(hard("accuracy")(logits, labels, weights), sk.accuracy_score(labels, decided, **keep))
+    close(hard("matthews")(logits, labels, weights), sk.matthews_corrcoef(labels, decided, **keep))
+    if weights[labels == np.max(labels)].sum() > 0:  # scikit-learn takes a class without weight for one that occurs
+        present = [c for c in range(CLASSES) if weights[labels == c].sum() > 0]
+        recalls = sk.recall_score(labels, decided, labels=present, average=None, **keep)
+        close(hard("balanced_accuracy")(logits, labels, weights), recalls.mean())
+    kappa = sk.cohen_kappa_score(labels, decided, labels=range(CLASSES), **keep)
+    close(hard("cohen_kappa")(logits, labels, weights), np.nan_to_num(kappa))
+
+
+@BEST
+@hypothesis.given(seed=seeds, zero=st.sampled_from([0.0, 1.0]))
+def test_sets_of_labels_and_bits_are_scikit_learns(seed, zero):
+    logits, _, weights = case(seed)
+    bits = np.random.default_rng(seed).integers(0, 2, (SIZE, CLASSES))
+    keep = {"sample_weight": weights, "zero_division": zero}
+    actual = hard("samplewise_f_beta", metrics.multilabel, zero_division=zero)(logits, bits, weights)
+    close(actual, sk.f1_score(bits, logits > 0, average="samples", **keep))
+    actual = hard("f_beta", metrics.multilabel, average=metrics.micro, zero_division=zero)(logits, bits, weights)
+    close(actual, sk.f1_score(bits, logits > 0, average="micro", **keep))
+    of_sets = compiled("set_f1", temperature=0.0, zero_division=zero)
+    close(of_sets(logits, bits, weights), sk.f1_score(bits, logits > 0, average="micro", **keep))
+    one, truth = logits[:, 0], bits[:, 0]
+    close(hard("f_beta", metrics.binary, zero_division=zero)(one, truth, weights), sk.f1_score(truth, one > 0, **keep))
+    close(hard("dice", metrics.binary, zero_division=zero)(one, truth, weights), sk.f1_score(truth, one > 0, **keep))
+    close(
+        hard("accuracy", metrics.binary)(one, truth, weights), sk.accuracy_score(truth, one > 0, sample_weight=weights)
+    )
+
+
+def ranking(seed):
+    random = np.random.default_rng(seed)
+    scores = random.integers(-3, 4, SIZE).astype(np.float32) / 2
+    targets = random.integers(0, 2, SIZE)
+    targets[:2] = 0, 1
+    weights = random.integers(1, 4, SIZE).astype(np.float32)
+    return scores, targets, weights, random.integers(0, 4, SIZE).astype(np.float32)
+
+
+@BEST
+@hypothesis.given(seed=seeds)
+def test_rankings_are_scikit_learns(seed):
+    scores, targets, weights, gains = ranking(seed)
+    close(metrics.roc_auc(scores, targets, temperature=0.0), sk.roc_auc_score(targets, scores))
+    weighted = metrics.roc_auc(scores, targets, weights=weights, temperature=0.0)
+    close(weighted, sk.roc_auc_score(targets, scores, sample_weight=weights))
+    close(metrics.average_precision(scores, targets, temperature=0.0), sk.average_precision_score(targets, scores))
+    weighted = metrics.average_precision(scores, targets, weights=weights, temperature=0.0)
+    close(weighted, sk.average_precision_score(targets, scores, sample_weight=weights))
+    for rate in (0.2, 0.5):
+        actual = metrics.partial_auc(scores, targets, max_rate=rate, temperature=0.0)
+        close(actual, sk.roc_auc_score(targets, scores, max_fpr=rate))
+    for top in (None, 4):
+        actual = metrics.ndcg(scores, gains, num_top=top, temperature=0.0)
+        close(actual, sk.ndcg_score(gains[None], scores[None], k=top) if gains.any() else 0)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.02])
+def test_smooth_rankings_are_near_the_hard_ones_where_there_are_no_ties(temperature):
+    scores = jnp.asarray(np.random.default_rng(0).permutation(SIZE), jnp.float32)
+    targets = jnp.asarray(np.arange(SIZE) % 3 == 0).astype(jnp.int32)
+    functions = (
+        metrics.roc_auc,
+        metrics.average_precision,
+        metrics.ndcg,
+        metrics.reciprocal_rank,
+        functools.partial(metrics.precision_at, num_top=4),
+        functools.partial(metrics.recall_at, num_top=4),
+        functools.partial(metrics.partial_auc, max_rate=0.5),
+    )
+    for function in functions:
+        arguments = (scores, targets)
+        np.testing.assert_allclose(
+            function(*arguments, temperature=temperature), function(*arguments, temperature=0.0), atol=1e-4
+        )
+
+
+def test_other_hard_values_are_scikit_learns():
+    random = np.random.default_rng(0)
+    y, prediction, weights = (jnp.asarray(x) for x in random.normal(size=(3, 30)).astype(np.float32))
+    weights = jnp.abs(weights)
+    close(
+        metrics.evaluate(metrics.r_squared(), prediction, y, weights=weights),
+        sk.r2_score(y, prediction, sample_weight=weights),
+    )
+    far = metrics.evaluate(metrics.r_squared(center=1e4), prediction + 1e4, y + 1e4)
+    np.testing.assert_allclose(far, sk.r2_score(y, prediction), rtol=1e-2)
+    for q in (0.1, 0.5):
+        actual = metrics.evaluate(metrics.pinball(q=q), prediction, y, weights=weights)
+        close(actual, sk.mean_pinball_loss(y, prediction, alpha=q, sample_weight=weights))
+    bits = (y > 0).astype(np.int32)
+    chances = np.asarray(jax.nn.sigmoid(prediction))
+    close(metrics.evaluate(metrics.brier(metrics.binary()), prediction, bits), sk.brier_score_loss(bits, chances))
+    labels = random.integers(0, 4, 30)
+    logits = random.normal(size=(30, 4)).astype(np.float32)
+    close(
+        metrics.evaluate(metrics.top_k_accuracy(k=2, temperature=0.0), logits, labels),
+        sk.top_k_accuracy_score(labels, logits, k=2),
+    )
+    x, other = (np.asarray(jax.nn.sigmoid(z)) for z in (y, prediction))
+    binned = [np.minimum((z * 4).astype(int), 3) for z in (x, other)]
+    actual = metrics.evaluate(metrics.mutual_information(num_bins=4, temperature=0.0), x, other)
+    np.testing.assert_allclose(actual, sk.mutual_info_score(*binned), rtol=1e-4)
+
+
+def test_calibration_error_by_hand():
+    chances, bits = jnp.array([0.125, 0.15, 0.95, 0.85]), jnp.array([0, 1, 1, 1])
+    expected = abs(0.275 - 1) / 4 + abs(0.95 - 1) / 4 + abs(0.85 - 1) / 4  # three bins of ten hold something
+    close(metrics.evaluate(metrics.calibration_error(temperature=0.0), chances, bits), expected)
+
+
+def textbook_bleu(pairs, order):
+    matches, totals, lengths = [0] * order, [0] * order, [0, 0]
+    for hypothesis_, reference in pairs:
+        lengths[0] += len(hypothesis_)
+        lengths[1] += len(reference)
+        for n in range(1, order + 1):
+            grams = [Counter(tuple(x[i : i + n]) for i in range(len(x) - n + 1)) for x in (hypothesis_, reference)]
+            matches[n - 1] += sum((grams[0] & grams[1]).values())
+            totals[n - 1] += sum(grams[0].values())
+    if 0 in matches:
+        return 0.0
+    brevity = min(0.0, 1 - lengths[1] / lengths[0])
+    return math.exp(brevity + sum(math.log(m / t) for m, t in zip(matches, totals, strict=True)) / order)
+
+
+def padded(sequences, length, vocabulary):
+    mask = np.array([[i < len(s) for i in range(length)] for s in sequences])
+    tokens = np.array([[*s, *[0] * (length - len(s))] for s in sequences])
+    return np.eye(vocabulary, dtype=np.float32)[tokens], tokens, mask
+
+
+words = st.lists(st.integers(0, 2), min_size=2, max_size=7)
+
+
+@BEST
+@hypothesis.given(pairs=st.lists(st.tuples(words, words), min_size=2, max_size=2), order=st.sampled_from([1, 2]))
+def test_bleu_is_the_textbooks(pairs, order):
+    logits, _, mask = padded([p for p, _ in pairs], 7, 3)
+    _, tokens, reference_mask = padded([r for _, r in pairs], 7, 3)
+    evaluate = compiled("bleu", temperature=0.0, order=order)
+    close(evaluate((logits, mask), (tokens, reference_mask), None), textbook_bleu(pairs, order))
+
+
+def test_expected_ngrams_of_a_soft_prediction():
+    """Two places, chance 3/4 of each right token: one unigram each with 3/4, the bigram with 9/16."""
+    logits = jnp.log(jnp.array([[[0.75, 0.25], [0.25, 0.75]]]))
+    mask = jnp.ones((1, 2), bool)
+    value = metrics.evaluate(metrics.bleu(order=2), (logits, mask), (jnp.array([[0, 1]]), mask))
+    np.testing.assert_allclose(value, math.sqrt(1.0 * 9 / 16), rtol=1e-6)  # each token is expected 3/4 + 1/4 times
+
+
+BATCHES = [metrics.f_beta(metrics.multiclass()), metrics.matthews(metrics.multiclass()), metrics.r_squared()]
+
+
+@hypothesis.settings(deadline=None, max_examples=15)
+@hypothesis.given(cut=st.integers(1, SIZE - 1), seed=seeds)
+def test_a_state_in_any_split_is_that_of_all(cut, seed):
+    logits, labels, weights = (jnp.asarray(x) for x in case(seed))
+    for metric in BATCHES[:2]:
+        whole = metrics.evaluate(metric, logits, labels, weights=weights)
+        parts = [
+            metrics.state_of(metric, logits[part], labels[part], weights=weights[part])
+            for part in (slice(0, cut), slice(cut, None))
+        ]
+        close(metrics.value_of(metric, metrics.merge_states(*parts)), whole)
+        close(metrics.value_of(metric, metrics.merge_states(*parts[::-1])), whole)
+        close(metrics.value_of(metric, jax.tree.map(jnp.add, *parts)), whole)
+
+
+def test_a_state_is_summed_over_devices():
+    logits, labels, _ = case(0)
+    metric = BATCHES[0]
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("batch")
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(spec, spec), out_specs=jax.sharding.PartitionSpec())
+    def value(logits, labels):
+        return metrics.value_of(metric, jax.lax.psum(metrics.state_of(metric, logits, labels), "batch"))
+
+    close(value(logits, labels), metrics.evaluate(metric, logits, labels))
+
+
+def test_counts_go_on_beyond_two_to_the_24():
+    metric = metrics.precision(metrics.binary(temperature=0.0))
+    one = metrics.state_of(metric, jnp.array([1.0]), jnp.array([0]))
+    many = jax.tree.map(lambda leaf: leaf * 2**24, one)
+    merged = metrics.merge_states(many, one)
+    assert merged[0].whole.item() == merged[1]["decided"].whole.item() == 2**24 + 1
+    assert float(jnp.float32(2**24) + jnp.float32(1)) == 2**24  # what a float32 count would be
+
+
+def test_soft_counts_keep_their_rests():
+    metric = metrics.accuracy(metrics.binary())
+    state = one = metrics.state_of(metric, jnp.array([0.3]), jnp.array([1]))
+    merge = jax.jit(metrics.merge_states)
+    for _ in range(200):
+        state = merge(state, one)
+    close(metrics.value_of(metric, state), jax.nn.sigmoid(0.3))
+
+
+# Five per cent of positives, of which a score says little: the minibatch is biased.
+def population(key, size):
+    label_key, score_key = jax.random.split(key)
+    labels = (jax.random.uniform(label_key, (size,)) < 0.05).astype(jnp.int32)
+    return 1.5 * labels.astype(jnp.float32) + jax.random.normal(score_key, (size,)), labels
+
+
+F1 = metrics.f_beta(metrics.binary(temperature=0.3))
+
+
+@functools.cache
+def truth(bias=1.5):
+    """State, value and gradient (of the loss, for a shift of all scores) on a million examples."""
+    scores, labels = population(jax.random.key(1), 1_000_000)
+    state = metrics.state_of(F1, scores - bias, labels)
+    gradient = jax.grad(lambda shift: metrics.loss(F1)(scores - shift, labels))(bias)
+    return state, float(metrics.value_of(F1, state)), float(gradient)
+
+
+def test_linearized_gradients_are_unbiased_and_the_naive_ones_are_not():
+    state, _, gradient = truth()
+
+    def gradients(key):
+        scores, labels = population(key, 8)
+        naive = jax.grad(lambda shift: metrics.loss(F1)(scores - shift, labels))(1.5)
+        linear = jax.grad(lambda shift: metrics.linearize(F1, state)(scores - shift, labels))(1.5)
+        return naive, linear
+
+    naive, linear = replicate(gradients)
+    assert largest_z(linear, gradient) < FAR
+    assert largest_z(naive, gradient) > FAR
+    assert np.sign(naive.mean()) != np.sign(gradient)
+
+
+def test_jackknife_and_delta_have_less_bias_and_honest_errors():
+    _, value, _ = truth()
+
+    def estimates(key):
+        scores, labels = population(key, 128)
+        logits = scores - 1.5
+        naive = metrics.evaluate(F1, logits, labels)
+        return naive, metrics.jackknife_metric(F1)(logits, labels), metrics.delta_metric(F1)(logits, labels)
+
+    naive, jackknifed, corrected = replicate(estimates, num_replicates=4000)
+    assert largest_z(naive, value) > FAR
+    for result in (jackknifed, corrected):
+        assert abs(result.value.mean() - value) < 0.4 * abs(naive.mean() - value)
+        np.testing.assert_allclose(jnp.sqrt(jnp.mean(result.standard_error**2)), result.value.std(), rtol=0.15)
+
+
+def test_an_accuracy_has_no_bias_to_take_off():
+    logits, labels, _ = case(1)
+    metric = metrics.accuracy(metrics.multiclass())
+    for transform in (metrics.jackknife_metric, metrics.delta_metric):
+        result = transform(metric)(logits, labels)
+        close(result.bias, 0)
+        close(result.value, metrics.evaluate(metric, logits, labels))
+        close(result.standard_error, np.std(np.asarray(jax.vmap(metric.stat)(logits, labels)), ddof=1) / np.sqrt(SIZE))
+
+
+def test_empty_and_weightless_batches_have_stated_values_and_no_nan():
+    logits, labels, _ = case(0)
+    nothing = jnp.zeros(SIZE)
+    for name in ("f_beta", "precision", "jaccard", "matthews", "cohen_kappa", "balanced_accuracy"):
+        metric = getattr(metrics, name)(metrics.multiclass())
+        value, gradient = jax.value_and_grad(lambda logits: metrics.evaluate(metric, logits, labels, weights=nothing))(  # noqa: B023
+            logits
+        )
+        close(value, 0)
+        assert not np.isnan(gradient).any()
+    assert float(metrics.roc_auc(jnp.ones(3), jnp.zeros(3))) == 0.5
+    assert float(metrics.average_precision(jnp.ones(3), jnp.zeros(3))) == 0.0
+
+
+def test_bad_input_is_refused():
+    logits, labels, _ = (jnp.asarray(x) for x in case(0))
+    f1, kappa = metrics.f_beta(metrics.multiclass()), metrics.cohen_kappa(metrics.multiclass())
+    with pytest.raises(ValueError, match=r"^merge_states: states must be of one metric"):
+        metrics.merge_states(metrics.state_of(f1, logits, labels), metrics.state_of(kappa, logits, labels))
+    with pytest.raises(ValueError, match=r"^state_of: .* the same number of examples; got \[11, 12\]"):
+        metrics.evaluate(f1, logits, labels[:-1])
+    with pytest.raises(ValueError, match=r"^multiclass: .* integer label; got"):
+        metrics.evaluate(f1, logits, logits)
+    for make in (metrics.multiclass, metrics.multilabel, metrics.binary):
+        with pytest.raises(ValueError, match="temperature must not be negative; got -1"):
+            make(temperature=-1.0)
+    with pytest.raises(ValueError, match="beta must be greater than 0; got 0"):
+        metrics.f_beta(metrics.binary(), beta=0.0)
+    with pytest.raises(ValueError, match=r"top_k_accuracy: k must lie in 1 \.\.\. 3; got 5"):
+        metrics.evaluate(metrics.top_k_accuracy(k=5), logits, labels)
+    with pytest.raises(ValueError, match=r"precision_at: num_top must lie in 1 \.\.\. 3; got 9"):
+        metrics.precision_at(logits[0], logits[0], num_top=9)
+    for transform in (metrics.jackknife_metric, metrics.delta_metric):
+        with pytest.raises(ValueError, match="at least 2 samples are needed; got 1"):
+            transform(f1)(logits[:1], labels[:1])
+
+
+def test_the_memory_of_a_large_auc_is_that_of_one_chunk():
+    """8,192 scores, value and gradient: all pairs at once would take 256 MiB and more."""
+    scores, targets = jnp.zeros(8192), jnp.zeros(8192, jnp.int32)
+    program = jax.jit(jax.value_and_grad(metrics.roc_auc)).lower(scores, targets).compile()
+    assert program.memory_analysis().temp_size_in_bytes <= 16 * 2**20

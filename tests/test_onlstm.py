@@ -13,6 +13,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ needs = {
     name: pytest.mark.skipif(not (SHARED / path).exists(), reason=f"no {name} data here")
     for name, path in {"logic": "proplog/proplog.tar.xz", "treebank": "gum/splits.md"}.items()
 }
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """The optimizers of optax raise Python numbers to integer powers."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +211,15 @@ def metrics_of(directory):
 @pytest.mark.parametrize("averaged", [False, True])
 def test_a_killed_language_model_goes_on_to_the_same_bits(tmp_path, text, monkeypatch, averaged):
     small = dataclasses.replace(
-        language.TINY, data=text, num_epochs=3, batch_size=4, window=20, num_layers=1, save_every=7, averaged_sgd=averaged, patience=0
+        language.TINY,
+        data=text,
+        num_epochs=3,
+        batch_size=4,
+        window=20,
+        num_layers=1,
+        save_every=7,
+        averaged_sgd=averaged,
+        patience=0,
     )
     small = dataclasses.replace(small, learning_rate=100.0 if averaged else 1e-2)
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -13,6 +13,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,13 @@ needs = {
     name: pytest.mark.skipif(not (SHARED / path).exists(), reason=f"no {name} data here")
     for name, path in {"logic": "proplog/proplog.tar.xz", "treebank": "gum/splits.md"}.items()
 }
+
+
+@pytest.fixture(autouse=True)
+def standard_promotion():
+    """The optimizers of optax raise Python numbers to integer powers."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
 
 
 @pytest.fixture(scope="module")

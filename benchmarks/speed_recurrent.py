@@ -156,10 +156,11 @@ def flax_lstm(size: Size) -> tuple[Callable, Any, jax.Array]:
         @nn.compact
         def __call__(self, hidden):
             for hidden_dim in size.dims[1:]:
-                hidden = nn.RNN(nn.OptimizedLSTMCell(hidden_dim), time_major=True)(hidden)
+                layer: Any = nn.RNN(nn.OptimizedLSTMCell(hidden_dim), time_major=True)
+                hidden = layer(hidden)
             return hidden
 
-    stack = Stack()
+    stack: Any = Stack()
     inputs = jax.random.normal(jax.random.key(0), (size.num_steps, size.batch_size, size.dims[0]))
     parameters = jax.jit(stack.init)(jax.random.key(1), inputs)
 
@@ -171,7 +172,7 @@ def flax_lstm(size: Size) -> tuple[Callable, Any, jax.Array]:
 
 def torch_lstm(size: Size) -> Callable[[], Any]:
     """The training step of torch's plain LSTM, whose loop is compiled for the processor."""
-    import torch
+    import torch  # pyright: ignore[reportMissingImports] - only where peers are installed
 
     torch.manual_seed(0)
     layers = [torch.nn.LSTM(below, above) for below, above in zip(size.dims[:-1], size.dims[1:], strict=True)]
@@ -190,7 +191,7 @@ def torch_lstm(size: Size) -> Callable[[], Any]:
     return step
 
 
-def temporary_bytes(step: Callable, *arguments: Any) -> int:
+def temporary_bytes(step: Any, *arguments: Any) -> int:
     """What a compiled step allocates beside its arguments and results."""
     return step.lower(*arguments).compile().memory_analysis().temp_size_in_bytes
 

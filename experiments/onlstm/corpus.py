@@ -174,7 +174,8 @@ def load(directory: Path | None, *, characters: bool = False, minimal_count: int
     counts = Counter(word for sentence in parts[0] for word in sentence.words)
     known = sorted((word for word, count in counts.items() if count >= minimal_count), key=lambda w: (-counts[w], w))
     vocabulary = (END, UNKNOWN, *[word for word in known if word not in (END, UNKNOWN)])
-    return Corpus(*parts, vocabulary)
+    train, valid, test = parts
+    return Corpus(train, valid, test, vocabulary)
 
 
 def numbers_of(words: Iterable[str], vocabulary: tuple[str, ...]) -> np.ndarray:

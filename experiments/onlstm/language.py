@@ -143,7 +143,7 @@ class LanguageModel(nn.Module):
             kept = jax.random.bernoulli(next(keys), 1 - config.word_dropout, (self.vocabulary_size, 1))
             table = jnp.where(kept, table / (1 - config.word_dropout), 0)
         hidden = locked(table[words], config.input_dropout)
-        after, distances = [], []
+        after, distances, raw = [], [], hidden
         for number, (layer, carry) in enumerate(zip(self.layers, carries, strict=True)):
             last = number == len(self.layers) - 1
             carry, outputs = layer(hidden, carry, None, connections)
@@ -188,7 +188,8 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
 
 def loss_fn(parameters, model: LanguageModel, carries, key, words, targets):
     """Cross-entropy in nats a word with the two penalties, and beside it the cross-entropy and the new carries."""
-    logits, carries, raw, hidden, _ = model.apply(parameters, words, carries, key)
+    outputs: Any = model.apply(parameters, words, carries, key)
+    logits, carries, raw, hidden, _ = outputs
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
     penalty = model.config.activation * jnp.mean(hidden**2) + model.config.change * jnp.mean((raw[1:] - raw[:-1]) ** 2)
     return entropy + penalty, (entropy, carries)
@@ -342,8 +343,8 @@ class Trained(NamedTuple):
 def sentence_distances(parameters, words: jax.Array, *, model: LanguageModel) -> jax.Array:
     """See :meth:`Trained.distances`."""
     begun = jnp.concatenate([jnp.zeros((1, words.shape[0]), words.dtype), words.T])
-    *_, distances = model.apply(parameters, begun, empty_carries(model.config, words.shape[0]))
-    return distances[:, 1:].swapaxes(1, 2)
+    outputs: Any = model.apply(parameters, begun, empty_carries(model.config, words.shape[0]))
+    return outputs[-1][:, 1:].swapaxes(1, 2)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_words"))

@@ -138,7 +138,7 @@ def batch_of(data: Encoded, rows: np.ndarray) -> tuple[jax.Array, jax.Array, jax
 
 def loss_fn(model: PairClassifier, parameters: Any, key: jax.Array, tokens, lengths, relations) -> jax.Array:
     """Cross-entropy in nats."""
-    logits = model.apply(parameters, tokens, lengths, key=key)
+    logits: Any = model.apply(parameters, tokens, lengths, key=key)
     return optax.softmax_cross_entropy_with_integer_labels(logits, relations).mean()
 
 
@@ -155,7 +155,8 @@ def train_step(state: TrainState, batch, *, config: Config) -> tuple[TrainState,
 @functools.partial(jax.jit, static_argnames="config")
 def predict(parameters: Any, tokens: jax.Array, lengths: jax.Array, *, config: Config) -> jax.Array:
     """The most probable relations."""
-    return make_model(config).apply(parameters, tokens, lengths).argmax(-1)
+    logits: Any = make_model(config).apply(parameters, tokens, lengths)
+    return logits.argmax(-1)
 
 
 def accuracies(parameters: Any, data: Encoded, config: Config) -> dict[int, float]:

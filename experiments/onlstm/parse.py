@@ -47,7 +47,7 @@ def scores_of(predicted: jax.Array, gold: jax.Array, lengths: jax.Array) -> jax.
     return jnp.array([f1.sum(), *[count.sum().astype(jnp.float32) for count in corpus]])
 
 
-def score(sentences: list[Sentence], trees: Callable[[int, jax.Array, jax.Array], jax.Array], vocabulary=()) -> Scores:
+def score(sentences: list[Sentence], trees: Callable[..., jax.Array], vocabulary=()) -> Scores:
     """Sentence F1 and corpus F1, in percent, of the charts ``trees(number of the batch, words, lengths, gold)``."""
     total, count = np.zeros(4), 0
     for number, batch in enumerate(buckets(sentences)):

@@ -10,6 +10,8 @@ is biased, how much it varies and what it costs.
 - :mod:`jaxlab.distributions`: random variables as NamedTuples, with their capabilities.
 - :mod:`jaxlab.metrics`: metrics that merge over batches and devices, smooth and hard, and losses made of them.
 - :mod:`jaxlab.estimators`: expectations whose ``jax.grad`` is the named estimator.
+- :mod:`jaxlab.recurrent`: one fast scan for every recurrent cell, masks and resets, the cells.
+- :mod:`jaxlab.ordered`: the cumulative softmax, the ordered-neuron LSTM, and the trees that it draws.
 - :mod:`jaxlab.quantize`: nearest codes, quantizers as pure functions, how they use their codes.
 
 Every function is pure, takes its ``key`` first and its options by name, is written for one example (``jax.vmap``

@@ -16,6 +16,8 @@ jax.config.update("jax_traceback_filtering", "off")
 
 # Read by pyright alone: half of its calls are errors.
 collect_ignore = ["typing_claims.py"]
+# Programs that recorded what other libraries, which need not be here, give.
+collect_ignore_glob = ["golden/*"]
 
 
 def pytest_collection_modifyitems(items):

@@ -71,13 +71,19 @@ def refuses(error: type, message: str, case: Case, key: jax.Array | None = None,
     """Asserts that the row, with these arguments in place of its own, raises this for the function it is about."""
     # A distribution's adapter and an estimator with a state may leave the check to what they are made of.
     method = case.name.rpartition(".")[2]
+    method = r"Quantizer\.apply" if is_quantizer(case) and not arguments else method
     name = r"[\w.]+" if method.startswith("from_") or "decay" in arguments else rf"([\w]+\.)?{method}"
     key = jax.random.key(0) if key is None else key
     with pytest.raises(error, match=f"^{name}: {message}"):
         case.call(key, {**example(case), **arguments})
 
 
-@over(case for case in CASES if case.random)
+def is_quantizer(case: Case) -> bool:
+    return case.name.startswith("quantize.") and "params" in case.arguments
+
+
+# A rule of a quantizer is given a key whether or not it draws anything; `apply` has looked at it.
+@over(case for case in CASES if case.random and not case.name.startswith("quantize.by_"))
 def test_key_must_be_one_typed_key(case: Case):
     refuses(TypeError, r"key must be a typed key, made by .*; got uint32\[2\]", case, jax.random.PRNGKey(0))
     if not case.name.startswith(("distributions.Adapted", "distributions.from_")):  # there jaxtyping's hook comes first
@@ -118,13 +124,14 @@ def test_decay_must_be_a_fraction(case: Case, decay):
 
 
 COUNTS = {"num_samples", "num_iterations"}
+FEWEST = {"quantize.kmeans": 0}  # the starting points alone
 
 
 @over(case for case in CASES if COUNTS & set(case.arguments))
 def test_count_must_be_large_enough(case: Case):
     (count,) = COUNTS & set(case.arguments)
     row = ESTIMATORS.get(case.name.removeprefix("estimators."))
-    least = row.minimal_num_samples if row else 1
+    least = row.minimal_num_samples if row else FEWEST.get(case.name, 1)
     refuses(ValueError, f"{count} must be at least {least}; got {least - 1}", case, **{count: least - 1})
     if row:  # elsewhere jaxtyping's hook speaks first
         refuses(TypeError, f"{count} must be a Python integer; got float", case, **{count: 2.0})

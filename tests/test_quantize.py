@@ -1,7 +1,4 @@
-"""The laws of quantizers, over ``QUANTIZERS``: each claim holds, and what does not claim it fails the same test.
-
-Each law was tried against a violation that was planted for it: see the comments beside the tests.
-"""
+"""The laws of quantizers, over ``QUANTIZERS``: each claim holds, and what does not claim it fails the same test."""
 
 import functools
 

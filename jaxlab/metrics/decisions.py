@@ -109,6 +109,7 @@ def binary(*, temperature: ScalarLike = 1.0) -> Decision:
       >>> binary()(jnp.array(0.0), jnp.array(1))[0].tolist()
       [0.5]
     """
+    _check.non_negative("binary", "temperature", temperature)
     of_labels = multilabel(temperature=temperature)
 
     def decide(logit: Float[Array, ""], bit: Array) -> tuple[Array, Array]:

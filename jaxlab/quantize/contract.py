@@ -1,5 +1,6 @@
 """What a quantizer is: pure functions over explicit parameters and state; and what each claims."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from jaxlab import _check
 
 __all__ = ["QUANTIZERS", "Quantized", "Quantizer", "QuantizerClaims"]
 
@@ -67,6 +70,17 @@ class Decode(Protocol):
         ...
 
 
+def with_checked_key(name: str, function: Callable) -> Callable:
+    """The function, which refuses as its first argument what is not one typed key."""
+
+    @functools.wraps(function)
+    def checked(key: PRNGKeyArray, *arguments: Any, **options: Any) -> Any:
+        _check.key(name, key)
+        return function(key, *arguments, **options)
+
+    return checked
+
+
 @dataclass(frozen=True)
 class Quantizer:
     """Four pure functions. What configures them is in their closure; what they compute with are their arguments.
@@ -86,6 +100,11 @@ class Quantizer:
     code_shape: tuple[int, ...] = ()  # the codes of one vector: () or (depth,), (groups,), (groups, depth)
     # The same quantizer with another rule for the choice of codes, if it has a codebook to choose from.
     reassigned: Callable[[Callable], "Quantizer"] | None = None
+
+    def __post_init__(self):
+        # Also those that draw nothing refuse what the next quantizer plugged in would choke on.
+        object.__setattr__(self, "init", with_checked_key("Quantizer.init", self.init))
+        object.__setattr__(self, "apply", with_checked_key("Quantizer.apply", self.apply))
 
 
 @dataclass(frozen=True)

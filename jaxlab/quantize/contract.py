@@ -74,7 +74,7 @@ def with_checked_key(name: str, function: Callable) -> Callable:
     """The function, which refuses as its first argument what is not one typed key."""
 
     @functools.wraps(function)
-    def checked(key: PRNGKeyArray, *arguments: Any, **options: Any) -> Any:
+    def checked(key: Any, *arguments: Any, **options: Any) -> Any:
         _check.key(name, key)
         return function(key, *arguments, **options)
 

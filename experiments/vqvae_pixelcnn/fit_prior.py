@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments.runs import CONFIG, Run, RunError, progress
@@ -91,7 +91,8 @@ def fit_prior(config: PriorConfig) -> dict[str, Any]:
     train_step = jax.jit(spread, donate_argnums=0)
     bits = jnp.nan
     with Run(config.out, config, changeable=("out", "save_every")) as run:
-        number, state = run.restore(initial_state(config, prior))
+        start = jax.device_put(initial_state(config, prior), NamedSharding(mesh, P()))
+        number, state = run.restore(start)
         with progress(config.prior, config.num_steps, number) as advance:
             while number < config.num_steps:
                 chosen = np.random.default_rng([config.seed, number]).integers(len(codes), size=config.batch_size)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments.images import Labelled, load_labelled
@@ -86,10 +86,12 @@ def train(config: Config) -> dict[str, Any]:
     functions = built(config.model, images, "batch")
     spread = jax.shard_map(functions.step, mesh=mesh, in_specs=(P(), P(), P("batch")), out_specs=(P(), P()))
     train_step = jax.jit(spread, donate_argnums=1)
-    key = jax.random.key(config.seed + 1)
+    everywhere = NamedSharding(mesh, P())
+    key = jax.device_put(jax.random.key(config.seed + 1), everywhere)
     metrics: dict[str, Any] = {}
     with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
-        step, state = run.restore(initial_state(config, built(config.model, images), images))
+        start = initial_state(config, built(config.model, images), images)
+        step, state = run.restore(jax.device_put(start, everywhere))
         with progress("auto-encoder", config.num_steps, step) as advance:
             while step < config.num_steps:
                 batch = batch_at(config.seed, step, images, config.batch_size)

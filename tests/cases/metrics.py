@@ -72,7 +72,9 @@ def decayed(logits):
 
 
 def around(logits):
-    state = metrics.state_of(f1(), jnp.asarray(LOGITS), jnp.asarray(LABELS))
+    # As precise as the logits, or else the value would be rounded more than its derivative.
+    precise = jnp.promote_types(logits.dtype, jnp.float32)
+    state = metrics.state_of(f1(), jnp.asarray(LOGITS, precise), jnp.asarray(LABELS))
     return metrics.linearize(f1(), state)(logits, jnp.asarray(LABELS))
 
 

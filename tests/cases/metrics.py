@@ -73,7 +73,7 @@ def decayed(logits):
 
 def around(logits):
     # As precise as the logits, or else the value would be rounded more than its derivative.
-    precise = jnp.promote_types(logits.dtype, jnp.float32)
+    precise = jnp.float64 if logits.dtype == jnp.float64 else jnp.float32
     state = metrics.state_of(f1(), jnp.asarray(LOGITS, precise), jnp.asarray(LABELS))
     return metrics.linearize(f1(), state)(logits, jnp.asarray(LABELS))
 

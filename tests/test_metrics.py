@@ -1,8 +1,4 @@
-"""Metrics: hard ones equal scikit-learn's, with ties, weights and 0 / 0; states add exactly; the transformations.
-
-Each law was tried against a violation that was planted for it: a tie that counts as won; weights left out of one sum; a
-mean of F-measures in place of the measure of the sums; counts in float32; the batch's own state in ``linearize``.
-"""
+"""Metrics: hard ones equal scikit-learn's, with ties, weights and 0 / 0; states add exactly; the transformations."""
 
 import functools
 import math

@@ -1,6 +1,6 @@
 """Biased and unbiased statistics: by Monte Carlo the U version passes and the V version fails; and against libraries.
 
-Each z-test was tried against a violation that was planted for it: n in place of n - 1; the diagonal left in.
+The wrong variant of each z-test (n in place of n - 1; the diagonal left in) is one of its cases, and must fail.
 """
 
 import functools

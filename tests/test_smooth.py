@@ -1,8 +1,4 @@
-"""Smooth functions against the hard ones: limits, stated bounds, masks, ties; and independent implementations.
-
-Each law was tried against a violation that was planted for it: a median by plain bisection (even sizes fail); a bound
-of half its size; a mask applied after the exponential; a rank that pools one violator too few.
-"""
+"""Smooth functions against the hard ones: limits, stated bounds, masks, ties; and independent implementations."""
 
 import functools
 import itertools

@@ -2,9 +2,6 @@
 
 Where the data of the papers is not there (``JAXLAB_DATA``, or ``shared/data`` beside the repository), the tests that
 compare with it are skipped.
-
-Tried against violations planted in it: entailment and its reverse exchanged, ``not`` left out of the number of
-operators, punctuation kept, unary constituents counted, batches in the order of another epoch after a restart.
 """
 
 import dataclasses

@@ -1,9 +1,4 @@
-"""Ordered neurons: cumax, the cell beside a recorded PyTorch one, trees beside a brute-force parser.
-
-Tried against violations planted in it: a cumulative sum along the batch, one without its division, one in bfloat16; the
-blocks of the gates exchanged; the paper's input gate called inclusive; ``>`` for ``>=`` where distances are equal; the
-two parsers exchanged; the root counted; a binarisation from the right.
-"""
+"""Ordered neurons: cumax, the cell beside a recorded PyTorch one, trees beside a brute-force parser."""
 
 import functools
 import itertools

@@ -1,9 +1,4 @@
-"""The scan of ``recurrent``: the plain scan's values and gradients, masks, resets, dtypes, bad input.
-
-Tried against violations planted in it: the recurrent gradient without its last columns, ``reset`` after the mask, a
-carry that moves where masked, inputs not set to 0 where masked (NaN in the gradient), a backward pass in the direction
-of the forward one, values that the cell closes over left out of the derivative.
-"""
+"""The scan of ``recurrent``: the plain scan's values and gradients, masks, resets, dtypes, bad input."""
 
 import functools
 import re

@@ -1,6 +1,6 @@
 """Certifies every estimator: what is claimed unbiased must pass, and what is known to be wrong must fail the same test.
 
-    python -m benchmarks.certify                  # every row of ESTIMATORS and BOUNDS: some minutes on two cores
+    python -m benchmarks.certify                  # every row of ESTIMATORS and BOUNDS: two minutes on two cores
     python -m benchmarks.certify --estimator disarm arms --draws 1000000
 
 On small problems with exact values (``small_problems.py``) it draws each estimator's value and gradients (for the

@@ -1,6 +1,8 @@
 """The strictest JAX there is: what passes here does not depend on promotion, reused keys, or silence."""
 
+import gc
 import os
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -25,3 +27,21 @@ def pytest_collection_modifyitems(items):
     for item in items:
         case = getattr(item, "callspec", None) and item.callspec.params.get("case")
         item.add_marker(pytest.mark.xdist_group(case.label if hasattr(case, "label") else item.path.stem))
+
+
+# Compiled programs are kept for as long as a process lives: thousands of tests would fill the memory with them.
+GROWTH = 2**31
+STATUS = Path("/proc/self/statm")
+floor = 0
+
+
+def resident_bytes():
+    return int(STATUS.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if STATUS.exists() else 0
+
+
+def pytest_runtest_teardown():
+    global floor
+    if resident_bytes() > floor + GROWTH:
+        jax.clear_caches()
+        gc.collect()
+        floor = resident_bytes()

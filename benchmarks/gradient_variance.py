@@ -1,6 +1,6 @@
 """How biased, how noisy and how costly every gradient estimator is, against exact gradients.
 
-    python -m benchmarks.gradient_variance                           # everything: one or two minutes on two cores
+    python -m benchmarks.gradient_variance                           # everything
     python -m benchmarks.gradient_variance --problem vae_trained --estimator leave_one_out gumbel_softmax
     python -m benchmarks.gradient_variance --data fashion_mnist      # the auto-encoder on other images
 

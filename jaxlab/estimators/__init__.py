@@ -31,6 +31,7 @@ from jaxlab.estimators.stein import discrete_stein
 from jaxlab.estimators.relaxed_control import rebar, relax
 from jaxlab.estimators.coupled import arm, arms, disarm
 from jaxlab.estimators.coupled_categories import arsm, disarm_stick_breaking, disarm_tree
+from jaxlab.estimators.antithetic_categories import carms
 from jaxlab.estimators.without_replacement import gumbel_top_k_importance, sum_and_sample, unordered_set
 from jaxlab.estimators.local import local_expectation
 from jaxlab.estimators.measure_valued import measure_valued
@@ -49,6 +50,7 @@ __all__ = [
     "arm",
     "arms",
     "arsm",
+    "carms",
     "decoupled_gumbel_softmax",
     "disarm",
     "disarm_stick_breaking",

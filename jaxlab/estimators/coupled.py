@@ -168,6 +168,16 @@ def disarm(
     return estimate_of(with_gradient(jnp.mean(values), dist.logits, gradient, name="disarm"), aux, has_aux)
 
 
+def antithetic_log_uniforms(
+    key: PRNGKeyArray, num_samples: int, shape: tuple[int, ...], dtype: Any
+) -> Float[Array, "n *shape"]:
+    r"""Logarithms of n uniforms :math:`(1 - d_k)^{n - 1}` that one d of the flat Dirichlet law keeps apart."""
+    exponentials = jax.random.exponential(key, (num_samples, *shape), dtype)
+    # Sums of the others, not the total minus one's own: near 0 a difference would lose the small ones.
+    others = jnp.tensordot(1 - jnp.eye(num_samples, dtype=dtype), exponentials, 1)
+    return (num_samples - 1) * (jnp.log(others) - jnp.log(jnp.sum(exponentials, 0))[None])
+
+
 @estimator(
     needs=Bernoulli,
     unbiased_value=True,
@@ -226,10 +236,7 @@ def arms(
     """
     logits = widen(dist.logits)
     log_rarer = jax.nn.log_sigmoid(-jnp.abs(jax.lax.stop_gradient(logits)))
-    exponentials = jax.random.exponential(key, (num_samples, *logits.shape), logits.dtype)
-    # Sums of the others, not the total minus one's own: near 0 a difference would lose the small ones.
-    others = jnp.tensordot(1 - jnp.eye(num_samples, dtype=logits.dtype), exponentials, 1)
-    log_uniforms = (num_samples - 1) * (jnp.log(others) - jnp.log(jnp.sum(exponentials, 0))[None])
+    log_uniforms = antithetic_log_uniforms(key, num_samples, logits.shape, logits.dtype)
     rare = log_uniforms < log_rarer[None]
     draws = jnp.where(logits[None] < 0, rare, ~rare).astype(dist.logits.dtype)
     values, aux = evaluate("arms", f, draws, has_aux)

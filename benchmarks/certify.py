@@ -27,8 +27,8 @@ import numpy as np
 import tyro
 from jax.flatten_util import ravel_pytree
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.certificate_table import PARTS, show
 from benchmarks.controls import CONTROLS
 from benchmarks.small_problems import BOUND_PROBLEMS, SMALL_PROBLEMS, BoundProblem, SmallProblem
 from benchmarks.vae import COMPILE_FAST
@@ -46,7 +46,6 @@ CHUNK = 10_000
 BOUND_SAMPLES = 3
 #: An estimator that wastes its noise has at least so much more variance than the right one.
 WASTE = 1.2
-PARTS = ("value", "to the distribution", "to f")
 
 
 @dataclass(frozen=True)
@@ -328,48 +327,6 @@ def certify_many_bits(num_draws: int, seed: int) -> list[dict[str, Any]]:
             }
         )
     return lines
-
-
-def table_of(title: str, heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
-    """A table for the terminal."""
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0))
-    for head in heads:
-        table.add_column(head)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def show(results: dict[str, Any], console: Console) -> None:
-    """Prints what was found."""
-    claim = {True: "unbiased", False: "biased"}
-    rows = []
-    for line in results["lines"]:
-        z = (f"{line['z'][part]:.1f} ({claim[line['claims'][part]]})" for part in PARTS)
-        rows.append((line["estimator"], line["problem"], f"{line['draws']:,}", *z))
-    heads = ("estimator", "problem", "draws", *(f"|z| {part} (claim)" for part in PARTS))
-    console.print(table_of("Claims", heads, rows))
-    rows = []
-    for line in results["controls"]:
-        figures = (f"{line['z']:.1f}", f"{line['relative_bias']:.2f}", f"{line['variance_ratio']:.2f}")
-        rows.append((line["control"], line["mistake"], *figures, "found" if line["found"] else "NOT FOUND"))
-    heads = ("control", "mistake", "|z|", "relative bias", "variance ratio", "")
-    console.print(table_of("Known mistakes", heads, rows))
-    rows = []
-    for line in results["variances"]:
-        figures = (f"{line[kind]:.4g}" for kind in ("t", "theta", "drawn", "closed_form", "published"))
-        rows.append((line["estimator"], *figures, f"{line['z']:.1f}", "" if line["agrees"] else "DIFFERS"))
-    heads = ("estimator", "t", "theta", "drawn", "closed form", "published", "|z|", "")
-    console.print(table_of("Variances of one bit", heads, rows))
-    rows = []
-    for line in results["variances_of_200_bits"]:
-        options = ", ".join(f"{name} {value}" for name, value in line["options"].items())
-        figures = (f"{line['logit']:g}", f"{line['drawn']:.3g}", f"{line['measured']:.3g}")
-        rows.append((line["estimator"], options, *figures, "" if line["agrees"] else "DIFFERS"))
-    heads = ("estimator", "options", "logit", "drawn", "measured before", "")
-    console.print(table_of("Variances of a coordinate of 200 bits", heads, rows))
-    for words in results["contradictions"]:
-        console.print(f"[bold red]CONTRADICTION {words}[/]", highlight=False)
 
 
 def main(settings: Settings) -> int:

@@ -33,7 +33,8 @@ from jaxlab.distributions.capabilities import (
     WeaklyDifferentiable,
 )
 from jaxlab.distributions.continuous import Exponential, Gumbel, Laplace, Logistic, MultivariateNormal, Normal
-from jaxlab.distributions.discrete import Bernoulli, Categorical, Poisson
+from jaxlab.distributions.counts import Poisson
+from jaxlab.distributions.discrete import Bernoulli, Categorical
 from jaxlab.distributions.gamma import Beta, Dirichlet, Gamma
 from jaxlab.distributions.permutations import PlackettLuce
 

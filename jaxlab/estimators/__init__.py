@@ -39,7 +39,8 @@ from jaxlab.estimators.pathwise import reparameterized
 from jaxlab.estimators.pathwise_control import reparameterized_antithetic, reparameterized_delta
 from jaxlab.estimators.relaxed import gumbel_softmax, straight_through_gumbel, straight_through_mean
 from jaxlab.estimators.rounded import decoupled_gumbel_softmax, gumbel_rao, reinmax
-from jaxlab.estimators.bounds import dreg, iwae, local_disarm, renyi, stl, vimco
+from jaxlab.estimators.bounds import dreg, iwae, renyi, stl
+from jaxlab.estimators.score_bounds import local_disarm, vimco
 # isort: on
 
 __all__ = [

@@ -5,6 +5,14 @@ import os
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Half of the time of a test is that of compiling: what these flags give up is speed that small programs do not need.
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    )
+)
 
 import jax
 import pytest
@@ -23,10 +31,13 @@ collect_ignore_glob = ["golden/*"]
 
 
 def pytest_collection_modifyitems(items):
-    """With several processes (`make test`), what shares compiled programs stays together: a row's laws, or a file."""
+    """With several processes, what shares compiled programs stays together: a row's laws, a platform, or a file."""
     for item in items:
-        case = getattr(item, "callspec", None) and item.callspec.params.get("case")
-        item.add_marker(pytest.mark.xdist_group(case.label if hasattr(case, "label") else item.path.stem))
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        case, platform = parameters.get("case"), parameters.get("platform")
+        # A compiler for TPUs admits one process at a time.
+        group = platform or (case.label if hasattr(case, "label") else item.path.stem)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 # Compiled programs are kept for as long as a process lives: thousands of tests would fill the memory with them.

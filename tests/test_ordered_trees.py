@@ -189,5 +189,5 @@ def test_sentences_of_one_word_and_padding():
 
 
 def test_a_tree_of_no_words_is_refused():
-    with pytest.raises(ValueError, match="^balanced_tree: size must be at least 1; got 0"):
+    with pytest.raises(ValueError, match=r"^balanced_tree: size must be at least 1; got 0"):
         ordered.balanced_tree(jnp.array(3), size=0)

@@ -240,11 +240,13 @@ def style_of(curve: Curve) -> dict[str, Any]:
 def label_ends(axes: Axes, ends: list[tuple[float, float, str, str]]) -> None:
     """Writes each label beside the end of its line; those that would overlap move apart, joined by a thin line."""
     pixels = [(axes.transData.transform((x, y)), text, color) for x, y, text, color in ends]
+    bottom, top = axes.bbox.y0, axes.bbox.y1
+    # A line that ends outside of the limits leaves the axes, and is named, at their edge.
+    pixels = [((x, min(max(y, bottom), top)), text, color) for (x, y), text, color in pixels]
     pixels.sort(key=lambda entry: entry[0][1])
     right = max(x for (x, _), _, _ in pixels)
-    bottom, top = axes.bbox.y0, axes.bbox.y1
     gap = 15 * axes.figure.dpi / 100
-    heights = [min(max(y, bottom), top) for (_, y), _, _ in pixels]
+    heights = [max(y, bottom + gap / 2) for (_, y), _, _ in pixels]
     for _ in range(200):  # neighbours push each other
         for i in range(len(heights) - 1):
             overlap = gap - (heights[i + 1] - heights[i])
@@ -312,7 +314,7 @@ def elbo_figure(curves: Sequence[Curve], timings: dict[str, float] | None, title
             own, differences = [own[i] for i in shown], [differences[i] for i in shown]
             draw_lines(axes[1, column], own, differences)
             labels.append((axes[1, column], labels_of(own, differences)))
-            late += [values[len(values) // 2 :].mean(1) for _, values in differences]
+            late += [values[len(values) // 4 :].mean(1) for _, values in differences]
         axes[1, column].set_xlabel("seconds of training (all seeds together)" if timings else "steps")
     best = max(values.max() for values in everything)
     axes[0, 0].set_ylim(best - 30, best + 1)

@@ -168,6 +168,18 @@ def table_of(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def legend_of(num_seeds_timed: int) -> str:
+    """What stands in the columns of the table."""
+    timed = f" ms a step: of {num_seeds_timed} seeds together, on the machine that trained them." * bool(
+        num_seeds_timed
+    )
+    return (
+        "Nats; ± is one standard error over seeds. f: evaluations of f a step and image. less leave_one_out: the"
+        " difference of the train ELBO to it at as many evaluations, seed by seed. variance: of the encoder's gradient"
+        f" at frozen parameters.{timed}"
+    )
+
+
 def write(directory: Path, command: str) -> list[Path]:
     """Writes results.json, table.md and the figures of the runs below ``directory``; nothing if there are none."""
     curves = curves_in(directory)
@@ -181,12 +193,9 @@ def write(directory: Path, command: str) -> list[Path]:
     tables = []
     for step in sorted({row["step"] for row in rows}):
         tables.append(f"### {step:,} steps\n\n{table_of([row for row in rows if row['step'] == step])}\n")
-    legend = (
-        "Nats; ± is one standard error over seeds. f: evaluations of f a step and image. less leave_one_out: the"
-        " difference of the train ELBO to it at as many evaluations, seed by seed. variance: of the encoder's gradient"
-        f" at frozen parameters. ms a step: of {timings['seeds']} seeds together, on the machine that trained them.\n"
+    write_atomically(
+        directory / "table.md", "\n".join([f"`{command}`\n", f"{legend_of(timings['seeds'])}\n", *tables]).encode()
     )
-    write_atomically(directory / "table.md", "\n".join([f"`{command}`\n", legend, *tables]).encode())
     written = [directory / "results.json", directory / "table.md"]
     # The labels beside the axes need a place of their own, which the layout engine does not know of.
     with matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False}):

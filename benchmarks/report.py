@@ -3,8 +3,8 @@
     python -m benchmarks.report            # rewrites what stands between the markers
     python -m benchmarks.report --check    # exit status 1 if the README is not what this would write
 
-The markers are the comments ``<!-- table:gradient_variance -->``, ``<!-- table:speed -->``, and ``<!-- end -->`` after
-each of them, on lines of their own.
+The markers are the comments ``<!-- table:gradient_variance -->``, ``<!-- table:training_curves -->``,
+``<!-- table:speed -->``, and ``<!-- end -->`` after each of them, on lines of their own.
 """
 
 import json
@@ -15,13 +15,16 @@ from typing import Any
 
 import tyro
 
-from benchmarks import tables
+from benchmarks import curves_report, tables
 from benchmarks.figures import MAIN_PROBLEM
 
 ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- table:gradient_variance -->"
+BEGIN_TRAINING = "<!-- table:training_curves -->"
 BEGIN_SPEED = "<!-- table:speed -->"
 END = "<!-- end -->"
+#: Directory of the training runs that are shown, below ``training_curves`` and ``training_curves_long``.
+TRAINING = "rodeo-nonlinear-fashion_mnist"
 
 
 class ReportError(Exception):
@@ -86,6 +89,17 @@ def speed_section(results: dict[str, Any]) -> str:
     return "\n\n".join([circumstances, "\n".join(lines)])
 
 
+def training_section(runs: list[dict[str, Any]], figure: str) -> str:
+    """The last step of each set of training runs as a table, and the figure of the first."""
+    parts = []
+    for results in runs:
+        last = max(row["step"] for row in results["rows"])
+        rows = [row for row in results["rows"] if row["step"] == last]
+        parts += [f"After {last:,} steps (`{results['command']}`):", curves_report.table_of(rows)]
+    legend = curves_report.legend_of(runs[0]["timed_with_seeds"])
+    return "\n\n".join([*parts, legend, f"![Train ELBO against steps, for every estimator]({figure})"])
+
+
 def with_section(readme: str, text: str, marker: str = BEGIN) -> str:
     """The README with the text between its markers."""
     begin, end = readme.find(marker), readme.find(END, max(0, readme.find(marker)))
@@ -101,6 +115,11 @@ def main(settings: Settings) -> int:
         readme = settings.readme.read_text(encoding="utf-8")
         figure = settings.results.resolve().relative_to(settings.readme.resolve().parent) / "bias_against_noise.png"
         wanted = with_section(readme, section(json.loads(path.read_text(encoding="utf-8")), figure.as_posix()))
+        trained = [settings.results / name / TRAINING for name in ("training_curves", "training_curves_long")]
+        runs = [json.loads((at / "results.json").read_text(encoding="utf-8")) for at in trained if at.exists()]
+        if runs:
+            figure = trained[0].resolve().relative_to(settings.readme.resolve().parent) / "elbo_against_steps.png"
+            wanted = with_section(wanted, training_section(runs, figure.as_posix()), BEGIN_TRAINING)
         speed_path = settings.results / "speed.json"
         if speed_path.exists():
             speed = json.loads(speed_path.read_text(encoding="utf-8"))

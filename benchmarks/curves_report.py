@@ -323,7 +323,8 @@ def elbo_figure(curves: Sequence[Curve], timings: dict[str, float] | None, title
             own, differences = [own[i] for i in shown], [differences[i] for i in shown]
             draw_lines(axes[1, column], own, differences)
             labels.append((axes[1, column], labels_of(own, differences)))
-            late += [values[len(values) // 4 :].mean(1) for _, values in differences]
+            # But for the first two, where all of them are still far from anything.
+            late += [values[min(2, len(values) - 1) :].mean(1) for _, values in differences]
         axes[1, column].set_xlabel("seconds of training (all seeds together)" if timings else "steps")
     best = max(values.max() for values in everything)
     axes[0, 0].set_ylim(best - 30, best + 1)

@@ -86,7 +86,9 @@ def log_axis(axes: Axes, which: str, values: Sequence[float], margin: float = 1.
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     # Over few decades more than powers of ten are marked, else there would be one or two numbers on the axis.
     decades = math.log10(high / low)
-    digits = (1.0,) if decades > 4 else (1.0, 2.0, 5.0) if decades > 1 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+    # Large numbers are wide: along x fewer of them fit.
+    roomy = 2.0 if which == "x" and high > 1e5 else 4.0
+    digits = (1.0,) if decades > roomy else (1.0, 2.0, 5.0) if decades > 1 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
     axis.set_major_locator(LogLocator(subs=digits, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())

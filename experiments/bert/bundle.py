@@ -221,7 +221,7 @@ def header_shards(content: bytes | None) -> int:
     """The number of data files, from the header."""
     if content is None:
         raise CheckpointError("no header")
-    fields = {field: value for field, value in message_fields(content)}
+    fields = dict(message_fields(content))
     num_shards = number(fields.get(1, 0))
     if number(fields.get(2, 0)) != 0:
         raise CheckpointError("the tensors are big-endian, which is not supported")
@@ -240,7 +240,7 @@ def parse_entry(content: bytes) -> Entry:
         if field == 3 and value:
             raise CheckpointError("a tensor of unknown rank")
         if field == 2:
-            size = number({f: v for f, v in message_fields(text(value))}.get(1, 0))
+            size = number(dict(message_fields(text(value))).get(1, 0))
             if size >= 2**63:
                 raise CheckpointError("a tensor of negative size")
             shape.append(size)

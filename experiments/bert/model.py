@@ -26,7 +26,6 @@ from experiments.bert.dropout import dropout
 from experiments.bert.products import attention, product
 
 
-
 def gelu(x: jax.Array) -> jax.Array:
     """``x`` times the normal distribution's function of it; ``jax.nn.gelu`` takes the slower ``erfc``."""
     return x * (0.5 + 0.5 * lax.erf(x * math.sqrt(0.5)))
@@ -241,7 +240,9 @@ def encode(
     Returns:
       Features [b, t, d] of ``dtype``.
     """
-    return transform(encoder.layers, embed(encoder, ids, types, config=config, dtype=dtype), mask, config=config, key=key)
+    return transform(
+        encoder.layers, embed(encoder, ids, types, config=config, dtype=dtype), mask, config=config, key=key
+    )
 
 
 def transform(
@@ -326,9 +327,7 @@ def masked_words(parameters: Parameters, hidden: jax.Array, *, config: Config) -
     return logits + expanded(head.bias, logits)
 
 
-def classify(
-    parameters: Parameters, hidden: jax.Array, *, config: Config, key: jax.Array | None = None
-) -> jax.Array:
+def classify(parameters: Parameters, hidden: jax.Array, *, config: Config, key: jax.Array | None = None) -> jax.Array:
     """Logits of the classes of sentences, [b, classes] in float32; the pooled sentence is dropped out with a key."""
     return outputs(parameters, pooled(parameters, hidden), config, key)
 

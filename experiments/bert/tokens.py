@@ -14,6 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+BERT_WORDS = pre_tokenizers.BertPreTokenizer()
 SPECIAL = {"pad": "[PAD]", "unknown": "[UNK]", "first": "[CLS]", "last": "[SEP]"}
 
 
@@ -122,7 +123,9 @@ class Tokenizer:
         state["model"]["vocab"] = {token: number for number, token in enumerate(tokens)}
         special = {SPECIAL[name]: tokens.index(SPECIAL[name]) for name in ("first", "last")}
         state["added_tokens"] = [
-            token | {"id": tokens.index(token["content"])} for token in state["added_tokens"] if token["content"] in tokens
+            token | {"id": tokens.index(token["content"])}
+            for token in state["added_tokens"]
+            if token["content"] in tokens
         ]
         for name, number in special.items():
             state["post_processor"]["special_tokens"][name]["ids"] = [number]
@@ -166,13 +169,28 @@ def from_vocabulary(path: Path, *, lower_case: bool = True, strip_accents: bool 
     except (OSError, UnicodeDecodeError) as error:
         raise TokenError(f"{path}: {error}") from error
     tokens = [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+    return from_tokens(tokens, path, lower_case=lower_case, strip_accents=strip_accents)
+
+
+def from_texts(texts: Iterable[str], source: Path) -> Tokenizer:
+    """A tokenizer whose vocabulary is the words and the characters of some texts: for models that begin at random."""
+    words = {word for text in texts for word, _ in BERT_WORDS.pre_tokenize_str(text.lower())}
+    characters = {character for word in words for character in word}
+    pieces = sorted(words | characters) + sorted("##" + character for character in characters)
+    return from_tokens([*SPECIAL.values(), "[MASK]", *pieces], source)
+
+
+def from_tokens(
+    tokens: list[str], path: Path, *, lower_case: bool = True, strip_accents: bool | None = None
+) -> Tokenizer:
+    """As ``from_vocabulary``, from the tokens themselves; ``path`` is for messages."""
     check_tokens(tokens, path)
     numbers = {token: number for number, token in enumerate(tokens)}
     fast = Fast(models.WordPiece(numbers, unk_token=SPECIAL["unknown"], max_input_chars_per_word=100))
     fast.normalizer = normalizers.BertNormalizer(
         clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=lower_case
     )
-    fast.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    fast.pre_tokenizer = BERT_WORDS
     first, last = SPECIAL["first"], SPECIAL["last"]
     fast.post_processor = processors.TemplateProcessing(
         single=f"{first} $A {last}",

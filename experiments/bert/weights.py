@@ -161,7 +161,7 @@ def google_source(directory: Path) -> Source:
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without the prefix of the model, RoBERTa's as BERT's, and with the newer name of a norm's part."""
+    """A tensor's name without the prefix, RoBERTa's as BERT's, and the parts of norms by their newer names."""
     for prefix in ("bert.", "roberta."):
         name = name.removeprefix(prefix)
     for theirs, ours in ROBERTA_NAMES.items():
@@ -214,7 +214,9 @@ def shape_of(place: Place, config: Config, num_outputs: int) -> tuple[int, ...]:
     """The shape of a tensor in our order, without the axis of layers."""
     d, path = config.hidden_dim, place.path
     if path[-1] in TABLES:
-        return {"words": config.vocabulary_size, "positions": config.num_positions, "types": config.num_types}[path[-1]], d
+        return {"words": config.vocabulary_size, "positions": config.num_positions, "types": config.num_types}[
+            path[-1]
+        ], d
     if path == ("masked", "bias"):
         return (config.vocabulary_size,)
     widths = {"up": (d, config.mlp_dim), "down": (config.mlp_dim, d), "head": (d, num_outputs)}

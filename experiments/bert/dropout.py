@@ -7,6 +7,7 @@ bit. The rate is exact to 2^-32, and the kept values are divided by its compleme
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,6 @@ def places(shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> jax.
     return functools.reduce(jnp.add, parts, jnp.zeros(result, jnp.uint32))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def dropout(seed: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     """``x / (1 - rate)`` where it is kept, and 0 elsewhere.
 
@@ -58,17 +58,20 @@ def dropout(seed: jax.Array, x: jax.Array, rate: float) -> jax.Array:
       x: any array of up to 2^32 numbers.
       rate: share that is dropped, in [0, 1); 0 gives ``x`` back.
     """
-    if rate == 0:
-        return x
+    return x if rate == 0 else _dropped(seed, x, rate)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _dropped(seed: jax.Array, x: jax.Array, rate: float) -> Any:
     return jnp.where(kept(seed, places(x.shape), rate), x / (1 - rate), 0)
 
 
 def _forward(seed, x, rate):
-    return dropout(seed, x, rate), seed
+    return _dropped(seed, x, rate), seed
 
 
 def _backward(rate, seed, gradient):
-    return np.zeros(seed.shape, jax.dtypes.float0), dropout(seed, gradient, rate)
+    return np.zeros(seed.shape, jax.dtypes.float0), _dropped(seed, gradient, rate)
 
 
-dropout.defvjp(_forward, _backward)
+_dropped.defvjp(_forward, _backward)

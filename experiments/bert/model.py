@@ -158,16 +158,20 @@ def initial(key: jax.Array, config: Config) -> Parameters:
         return Norm(jnp.ones(shape), jnp.zeros(shape))
 
     n = config.num_layers
+    query, weight_key, value, output = (linear(n, d, d) for _ in range(4))
     layers = Layer(
-        *[linear(n, d, d) for _ in range(4)],
+        query,
+        weight_key,
+        value,
+        output,
         norm(n, d),
         linear(n, d, config.mlp_dim),
         linear(n, config.mlp_dim, d),
         norm(n, d),
     )
-    tables = [normal(rows, d) for rows in (config.vocabulary_size, config.num_positions, config.num_types)]
+    words, positions, types = (normal(n, d) for n in (config.vocabulary_size, config.num_positions, config.num_types))
     masked = MaskedHead(linear(d, d), norm(d), jnp.zeros((config.vocabulary_size,)))
-    return Parameters(Encoder(*tables, norm(d), layers), pooler=linear(d, d), masked=masked)
+    return Parameters(Encoder(words, positions, types, norm(d), layers), pooler=linear(d, d), masked=masked)
 
 
 def initial_head(key: jax.Array, config: Config, num_outputs: int) -> Linear:
@@ -266,7 +270,7 @@ def every_layer(
     return jnp.concatenate([hidden[None], lax.scan(step, hidden, xs)[1]])
 
 
-def _scanned(layers, embedded, mask, config: Config, key) -> tuple[Callable, Any, jax.Array]:
+def _scanned(layers, embedded, mask, config: Config, key) -> tuple[Callable[..., Any], Any, Any]:
     """The body of the scan, what it scans over, and what it begins with."""
     bias = jnp.where(mask, 0.0, -1e9)
     if key is None:
@@ -297,8 +301,8 @@ def layer(weights: Layer, x: jax.Array, bias: jax.Array, seeds: jax.Array | None
     """
     drop = (lambda _, x, rate: x) if seeds is None else (lambda site, x, rate: dropout(seeds[site], x, rate))
     seed = None if seeds is None else seeds[0]
-    projected = [linear(part, x) for part in (weights.query, weights.key, weights.value)]
-    mixed = attention(*projected, bias, seed, num_heads=config.num_heads, rate=config.attention_dropout)
+    query, key, value = linear(weights.query, x), linear(weights.key, x), linear(weights.value, x)
+    mixed = attention(query, key, value, bias, seed, num_heads=config.num_heads, rate=config.attention_dropout)
     x = normalized(weights.attention_norm, x + drop(1, linear(weights.output, mixed), config.dropout), config.epsilon)
     wide = ACTIVATIONS[config.activation](linear(weights.up, x))
     return normalized(weights.norm, x + drop(2, linear(weights.down, wide), config.dropout), config.epsilon)

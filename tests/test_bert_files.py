@@ -20,6 +20,11 @@ TENSORFLOW = GOLDEN / "bert_tensorflow"
 CONFIG = model.Config(20, 16, 2, 4, 24, 12)
 
 
+def initial(config):
+    """Random weights."""
+    return jax.jit(model.initial, static_argnums=1)(jax.random.key(0), config)
+
+
 def bitwise(content):
     """CRC-32C bit by bit."""
     value = 0xFFFFFFFF
@@ -174,7 +179,7 @@ def test_a_compressed_block_is_named():
 @pytest.mark.parametrize("with_head", [False, True])
 def test_saved_and_loaded_to_the_same_bits(tmp_path, first_position, with_head):
     config = dataclasses.replace(CONFIG, first_position=first_position)
-    parameters = model.initial(jax.random.key(0), config)
+    parameters = initial(config)
     if with_head:
         parameters = parameters._replace(head=model.initial_head(jax.random.key(1), config, 3), masked=None)
     elif first_position:
@@ -188,7 +193,7 @@ def test_saved_and_loaded_to_the_same_bits(tmp_path, first_position, with_head):
 
 def test_names_of_older_files(tmp_path):
     """``gamma`` and ``beta``, the stored product with the table of words, numbers of positions."""
-    parameters = model.initial(jax.random.key(0), CONFIG)
+    parameters = initial(CONFIG)
     weights.save(tmp_path, CONFIG, parameters)
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
@@ -208,7 +213,7 @@ def test_names_of_older_files(tmp_path):
 
 
 def test_one_error_names_all_that_does_not_fit(tmp_path):
-    weights.save(tmp_path, CONFIG, model.initial(jax.random.key(0), CONFIG))
+    weights.save(tmp_path, CONFIG, initial(CONFIG))
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
     del tensors["bert.encoder.layer.1.output.dense.bias"]
@@ -301,7 +306,7 @@ def test_a_saved_tokenizer_is_the_same_and_what_is_baked_in_is_switched_off(voca
 def test_a_smaller_vocabulary_gives_the_same_features(vocabulary):
     tokenizer = tokens.load(vocabulary)
     config = dataclasses.replace(CONFIG, vocabulary_size=len(VOCABULARY))
-    parameters = model.initial(jax.random.key(0), config)
+    parameters = initial(config)
     chosen = [name for name in VOCABULARY if name not in ("0", "880", "##7", "[MASK]")]
     numbers = [VOCABULARY.index(name) for name in chosen]
     fewer_config, fewer = weights.keep_tokens(config, parameters, numbers)

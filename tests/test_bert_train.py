@@ -52,7 +52,7 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_it_learns(tmp_path, monkeypat
 
 
 def test_what_cannot_be_used_is_reported_and_never_ends_a_run(tmp_path, capsys):
-    """Bad lines, a text that is too long, a label that the training does not have: counted, listed, and counted wrong."""
+    """Bad lines, a text that is too long, a label unknown to the training: listed, and counted as wrong."""
     source = data.random.Random(0)
     lines = [data.generated("classification", 0, source) for _ in range(24)]
     good = "".join(f"{e.text}\t{e.labels[0]}\n" for e in lines)

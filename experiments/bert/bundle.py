@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.bert.checksum import crc32c, masked
@@ -35,7 +35,7 @@ TYPES = {
     6: np.dtype("i1"),
     9: np.dtype("<i8"),
     10: np.dtype("?"),
-    14: np.dtype(ml_dtypes.bfloat16),
+    14: np.dtype(jnp.bfloat16),
     19: np.dtype("<f2"),
 }
 

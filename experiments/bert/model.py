@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from experiments.bert.dropout import dropout
-from experiments.bert.products import attention, product
+from experiments.bert.products import attention, product, wide
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -192,10 +192,10 @@ def expanded(vector: jax.Array, x: jax.Array) -> jax.Array:
 
 def normalized(weights: Norm, x: jax.Array, epsilon: float) -> jax.Array:
     """Layer normalisation over the last axis; mean and variance in float32."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    centred = wide - wide.mean(-1, keepdims=True)
+    exact = x.astype(wide(x.dtype))
+    centred = exact - exact.mean(-1, keepdims=True)
     variance = jnp.mean(centred * centred, -1, keepdims=True)
-    result = centred * lax.rsqrt(variance + epsilon) * expanded(weights.scale, wide) + expanded(weights.offset, wide)
+    result = centred * lax.rsqrt(variance + epsilon) * expanded(weights.scale, exact) + expanded(weights.offset, exact)
     return result.astype(x.dtype)
 
 
@@ -304,8 +304,8 @@ def layer(weights: Layer, x: jax.Array, bias: jax.Array, seeds: jax.Array | None
     query, key, value = linear(weights.query, x), linear(weights.key, x), linear(weights.value, x)
     mixed = attention(query, key, value, bias, seed, num_heads=config.num_heads, rate=config.attention_dropout)
     x = normalized(weights.attention_norm, x + drop(1, linear(weights.output, mixed), config.dropout), config.epsilon)
-    wide = ACTIVATIONS[config.activation](linear(weights.up, x))
-    return normalized(weights.norm, x + drop(2, linear(weights.down, wide), config.dropout), config.epsilon)
+    between = ACTIVATIONS[config.activation](linear(weights.up, x))
+    return normalized(weights.norm, x + drop(2, linear(weights.down, between), config.dropout), config.epsilon)
 
 
 def mean_pooled(hidden: jax.Array, mask: jax.Array) -> jax.Array:

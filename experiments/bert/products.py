@@ -50,11 +50,15 @@ def joined(x: jax.Array) -> jax.Array:
     return x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
+def wide(dtype: Any) -> Any:
+    """The type of sums: float32, or ``dtype`` if that is wider."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
 def by_head(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
     """The product of two stacks of matrices over the given axes, summed in float32 or wider."""
-    dtype = jnp.promote_types(left.dtype, jnp.float32)
     axes = (((left_axis,), (right_axis,)), ((0, 1), (0, 1)))
-    return lax.dot_general(left, right, axes, preferred_element_type=dtype)
+    return lax.dot_general(left, right, axes, preferred_element_type=wide(left.dtype))
 
 
 def attention(
@@ -118,8 +122,7 @@ def _attention_backward(rate, kept_values, gradient):
         stays = kept(seed, places((b, h, q, k), (0, 1, 3, 2)), rate)
         used = jnp.where(stays, weights / (1 - rate), 0)
         slopes = jnp.where(stays, slopes / (1 - rate), 0)
-    wide = (x.astype(weights.dtype) for x in (mixed, gradient))
-    mean_slope = jnp.sum(functools.reduce(jnp.multiply, wide), -1)[:, :, None, :]
+    mean_slope = jnp.sum(mixed.astype(weights.dtype) * gradient.astype(weights.dtype), -1)[:, :, None, :]
     of_logits = (weights * (slopes - mean_slope) * scale).astype(query.dtype)
     of_value = by_head(used.astype(gradient.dtype), gradient, 3, 2).astype(value.dtype)
     of_key = by_head(of_logits, query, 3, 2).astype(key.dtype)

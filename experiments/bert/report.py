@@ -5,6 +5,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import rich
+
 from experiments.bert import tasks, weights
 from experiments.bert.data import Problem
 from experiments.runs import write_atomically

@@ -186,7 +186,8 @@ def train_step(
     config = setup.config
     loss, gradient = jax.value_and_grad(loss_fn)(state.parameters, batch, setup, key)
     optimizer = make_optimizer(config, setup.num_steps)
-    updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
+    with jax.numpy_dtype_promotion("standard"):  # which optax itself relies on
+        updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
     steps = count.astype(jnp.float32)
     decay = jnp.minimum(config.ema, (1 + steps) / (10 + steps))

@@ -58,6 +58,11 @@ def data() -> tuple[model.Parameters, jax.Array, jax.Array]:
     return parameters, ids, jnp.arange(BATCH) % 2
 
 
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @jax.jit
 def encode(parameters: model.Parameters, ids: jax.Array) -> jax.Array:
     """Our encoding."""
@@ -148,9 +153,9 @@ def onnx_encoding(bert: Any, ids: np.ndarray, directory: str) -> Callable[[], An
     path = str(Path(directory) / "model.onnx")
     torch.onnx.export(Hidden().eval(), inputs, path, input_names=["ids", "mask"], dynamo=True, verbose=False)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    options.intra_op_num_threads = cores()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    feeds = {"ids": ids.astype(np.int64), "mask": np.ones(ids.shape, np.int64)}
+    feeds = {"ids": inputs[0].numpy(), "mask": inputs[1].numpy()}
     return lambda: session.run(None, feeds)[0]
 
 
@@ -215,7 +220,7 @@ def main(config: Config) -> dict[str, Any]:
     results = {
         "rows": rows,
         "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "load": os.getloadavg()[0],
         "jax": jax.__version__,
         "python": platform.python_version(),

@@ -29,13 +29,13 @@ def killed_at(monkeypatch, step):
 
 def test_a_killed_run_goes_on_to_the_same_bits_and_it_learns(tmp_path, monkeypatch):
     """With dropout, killed within an epoch; what is reported, predicted and saved is the same."""
-    small = Config(tiny=True, task="spans", num_epochs=8, patience=8, save_every=7, out=tmp_path / "whole")
+    small = Config(tiny=True, task="spans", num_epochs=3, patience=3, save_every=15, out=tmp_path / "whole")
     monkeypatch.setattr(train, "TINY", dataclasses.replace(TINY, dropout=0.1))
     expected = train.main(small)
     assert expected["test_f1"] > 0.9
     parts = dataclasses.replace(small, out=tmp_path / "parts")
     with monkeypatch.context() as patch:
-        killed_at(patch, 30)
+        killed_at(patch, 20)
         with pytest.raises(Killed):
             train.main(parts)
     assert train.main(parts) == expected

@@ -323,7 +323,8 @@ def load_model(config: Config, split: Split) -> tuple[tokens.Tokenizer, model.Co
         tokenizer = tokens.from_texts(texts, Path("the training texts"))
         larger: dict[str, Any] = {} if config.tiny else {"hidden_dim": 128, "mlp_dim": 512, "num_positions": 512}
         small = model.Config(vocabulary_size=tokenizer.size, **TINY_SIZES | larger)
-        return tokenizer, small, model.initial(jax.random.key(config.seed + 2), small)
+        begin = jax.jit(model.initial, static_argnums=1)
+        return tokenizer, small, begin(jax.random.key(config.seed + 2), small)
     tokenizer = tokens.load(directory)
     sizes, parameters = weights.load(directory)
     if tokenizer.size > sizes.vocabulary_size:

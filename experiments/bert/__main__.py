@@ -1,0 +1,26 @@
+"""Fine-tunes BERT on labelled texts, in one command.
+
+    python -m experiments.bert                                            # real sentences, real model, if installed
+    python -m experiments.bert --model DIR --task classification --train FILE --test FILE
+    python -m experiments.bert --tiny --out runs/tiny                     # to see that it works
+
+See experiments/bert/README.md for the files, the numbers to expect and the minutes.
+"""
+
+import sys
+
+import tyro
+
+from experiments.bert.bundle import CheckpointError
+from experiments.bert.data import DataError
+from experiments.bert.memory import keep_freed_memory
+from experiments.bert.tokens import TokenError
+from experiments.bert.train import Config, main
+from experiments.runs import RunError
+
+if __name__ == "__main__":
+    keep_freed_memory()
+    try:
+        main(tyro.cli(Config, description=__doc__))
+    except (CheckpointError, DataError, RunError, TokenError, ValueError) as error:
+        sys.exit(str(error))

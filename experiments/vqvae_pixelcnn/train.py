@@ -35,7 +35,7 @@ class Config:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     num_steps: int = 10_000
-    batch_size: int = 64
+    batch_size: int = 32
     seed: int = 0
     save_every: int = 500
     log_every: int = 50
@@ -117,6 +117,13 @@ def trained(config: Config) -> tuple[VqVae, TrainState]:
 
 
 def codes_of(functions: VqVae, state: TrainState, images: np.ndarray, size: int = 500) -> np.ndarray:
-    """The codes of many images, [n, height, width]."""
+    """The codes of many images as grids [n, height, width], where the codes of one vector lie side by side."""
     parts = [functions.encode(state, images[start : start + size])[1] for start in range(0, len(images), size)]
-    return np.concatenate([np.asarray(part) for part in parts])
+    codes = np.concatenate([np.asarray(part) for part in parts])
+    return codes.reshape(*codes.shape[:2], -1)
+
+
+def images_of(functions: VqVae, state: TrainState, grids: np.ndarray) -> np.ndarray:
+    """The images of such grids."""
+    shape = *grids.shape[:2], -1, *functions.code_shape
+    return np.asarray(functions.decode(state, jnp.asarray(grids).reshape(shape)))

@@ -111,7 +111,7 @@ def fitted(config: PriorConfig, num_codes: int, shape: tuple[int, ...]) -> tuple
     """The network and the parameters of a finished run."""
     prior = prior_of(config, num_codes, shape)
     with Run(config.out, config, changeable=("out", "save_every")) as run:
-        number, state = run.restore(initial_state(config, prior))
+        number, state = run.restore(jax.eval_shape(lambda: initial_state(config, prior)))
     if number < config.num_steps:
         raise ValueError(f"{config.out} has {number} of {config.num_steps} steps: run the verb prior first")
     return prior, state.params

@@ -71,21 +71,22 @@ class GatedLayer(nn.Module):
         """
         (new_row, own), (vertical, horizontal, across) = features, cache
         row, column = position // vertical.shape[2], position % vertical.shape[2]
-        vertical = lax.dynamic_update_slice_in_dim(vertical, new_row[:, None], row, 1)
         horizontal = horizontal.at[:, column].set(own)  # of this row; what an earlier row left is to the right of it
         beside = self.columns // 2
 
-        def move(across):
+        def move(vertical, across):
             """The vertical stack moves once a row, when all the codes above are there."""
+            vertical = lax.dynamic_update_slice_in_dim(vertical, new_row[:, None], row, 1)
             padded = jnp.pad(vertical, ((0, 0), (self.rows - 1, 0), (0, 0), (0, 0)))
             rows = lax.dynamic_slice_in_dim(padded, row, self.rows, 1)
             around = windows(rows, (self.rows, self.columns), (0, beside), (0, self.columns - 1 - beside))
-            return tuple(x[:, 0] for x in self.go_down(around, labels))
+            below, across = self.go_down(around, labels)
+            return below[:, 0], vertical, across[:, 0]
 
-        def stay(across):
-            return jnp.zeros_like(new_row), across
+        def stay(vertical, across):
+            return jnp.zeros_like(new_row), vertical, across
 
-        below, across = lax.cond(column == 0, move, stay, across)
+        below, vertical, across = lax.cond(column == 0, move, stay, vertical, across)
         padded = jnp.pad(horizontal, ((0, 0), (beside, 0), (0, 0)))
         before = lax.dynamic_slice_in_dim(padded, column, beside + 1, 1).reshape(len(own), -1)
         own = self.go_right(before, own, across[:, column], labels)

@@ -3,7 +3,7 @@
     python -m benchmarks.quantizers                    # ten quantizers, 5 seeds; goes on where it was killed
     python -m benchmarks.quantizers --names ema fsq    # some of them: their rows are added to those that are there
 
-Each quantizer is put into the auto-encoder of ``experiments/vqvae_pixelcnn`` with its settings as they stand there, with
+Each quantizer is put into the auto-encoder of ``experiments/vqvae_pixelcnn``, with its settings as they stand there and
 fewer channels. The seeds differ in initial parameters and in batches. Measured on all test images.
 """
 

@@ -6,7 +6,6 @@ import json
 from typing import get_args
 
 import flax.linen as nn
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -32,7 +32,6 @@ def compiled_step(prior: Any) -> Callable:
 
 def by_prior(prior: Any, params: Any, labels: np.ndarray) -> NextProbabilities:
     """The probabilities of a prior, position after position from the first one on."""
-
     cache = prior.start(len(labels))
 
     def next_probabilities(position: int, code: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
 """Quantizers beside one another: the same auto-encoder, data and budget, several seeds each.
 
-    python -m benchmarks.quantizers                    # 5 seeds, 5,000 steps of each; goes on where it was killed
-    python -m benchmarks.quantizers --names ema fsq    # some of them
+    python -m benchmarks.quantizers                    # ten quantizers, 5 seeds; goes on where it was killed
+    python -m benchmarks.quantizers --names ema fsq    # some of them: their rows are added to those that are there
 
-Each quantizer is put into the auto-encoder of ``experiments/vqvae_pixelcnn`` with its settings as they stand there. The
-seeds differ in initial parameters and in batches, and are trained at once, by ``vmap``. Measured on all test images.
+Each quantizer is put into the auto-encoder of ``experiments/vqvae_pixelcnn``, with its settings as they stand there and
+fewer channels. The seeds differ in initial parameters and in batches. Measured on all test images.
 """
 
 import json
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import rich
 import tyro
+from jax import lax
 from rich.table import Table
 
 from experiments.images import Labelled
@@ -28,62 +29,104 @@ from experiments.vqvae_pixelcnn.train import Data, load
 from jaxlab import quantize
 
 CHUNK = 500
+COMPARED: tuple[QuantizerName, ...] = (
+    "gradient",
+    "ema",
+    "ema_restart",
+    "rotation",
+    "diveq",
+    "sim",
+    "fsq",
+    "lfq",
+    "bsq",
+    "gumbel",
+)
+#: Of each quantizer by seed: key and heading.
+MEASURES = {
+    "psnr": "test PSNR, dB",
+    "perplexity": "perplexity",
+    "used": "codes used, %",
+    "bits": "marginal bits of an image",
+}
 
 
 @dataclass(frozen=True)
 class Config:
     """Settings of the comparison."""
 
-    names: tuple[QuantizerName, ...] = get_args(QuantizerName)
+    names: tuple[QuantizerName, ...] = COMPARED
     """Which quantizers."""
     runs: Path = Path("runs/quantizers")
     """Directory of the runs, one for each quantizer."""
     out: Path = Path("benchmarks/results")
     """Directory that gets quantizers.json and quantizers.md."""
     data: Data = field(default_factory=Data)
-    model: Model = field(default_factory=Model)
+    model: Model = field(default_factory=lambda: Model(hidden=24, residual_hidden=12, code_dim=16))
     num_seeds: int = 5
     num_steps: int = 5_000
-    batch_size: int = 64
+    batch_size: int = 32
+    seeds_at_once: int = 1
+    """How many seeds one step trains, by vmap: 1 is fastest on a CPU, all of them on an accelerator."""
+    block: int = 100
+    """Steps in one compiled call."""
     save_every: int = 500
 
 
+def rows_of_batches(config: Config, start: int, length: int, num_images: int) -> np.ndarray:
+    """Which images are in the batches of some steps: [seeds, steps, batch]; any process can make them again."""
+    return np.array(
+        [
+            [
+                np.random.default_rng([seed, step]).integers(num_images, size=config.batch_size)
+                for step in range(start, start + length)
+            ]
+            for seed in range(config.num_seeds)
+        ]
+    )
+
+
 def trained(config: Config, name: QuantizerName, images: np.ndarray) -> tuple[Any, Any, float]:
-    """The model, its states after training (with an axis of seeds), and the seconds of a step of all seeds together."""
+    """The model, its states after training (with an axis of seeds), and the CPU seconds of a step of one seed."""
     model = replace(config.model, quantizer=name)
     functions = vqvae(model, images.shape[1:], float((images / 255.0).var()))
     keys = jax.random.split(jax.random.key(0), config.num_seeds)
 
-    def batches(step: int, size: int) -> np.ndarray:
-        rows = [
-            np.random.default_rng([seed, step]).integers(len(images), size=size) for seed in range(config.num_seeds)
-        ]
-        return images[np.stack(rows)]
-
     @jax.jit
     def initial(keys, images):
-        return jax.vmap(functions.init)(keys, images)
+        return lax.map(lambda key: functions.init(key, images), keys)
 
-    def train_step(keys, states, step, images):
-        folded = jax.vmap(lambda key: jax.random.fold_in(key, step))(keys)
-        return jax.vmap(functions.step)(folded, states, images)
+    def train_block(keys, states, first, rows, images):
+        def train_one(given):
+            key, state, rows = given
 
-    train_step = jax.jit(train_step, donate_argnums=1)
-    times = []
+            def step(state, given):
+                number, rows = given
+                return functions.step(jax.random.fold_in(key, number), state, images[rows])
+
+            return lax.scan(step, state, (first + jnp.arange(rows.shape[0]), rows))
+
+        return lax.map(train_one, (keys, states, rows), batch_size=config.seeds_at_once)
+
+    train_block = jax.jit(train_block, donate_argnums=1)
+    times, on_device = [], jnp.asarray(images)
     settings = replace(config, names=(name,))
     with Run(config.runs / name, settings, changeable=("runs", "out", "save_every")) as run:
-        step, states = run.restore(initial(keys, batches(2**31, max(config.batch_size, 64))))
+        # 64 images and more: as many vectors as codes, and typical of a batch in number.
+        sample = images[np.random.default_rng(2**31).integers(len(images), size=max(config.batch_size, 64))]
+        step, states = run.restore(initial(keys, sample))
         with progress(name, config.num_steps, step) as advance:
             while step < config.num_steps:
+                length = min(config.block, config.num_steps - step)
+                rows = rows_of_batches(config, step, length, len(images))
                 start = time.process_time()
-                states, metrics = train_step(keys, states, jnp.asarray(step), batches(step, config.batch_size))
+                states, metrics = train_block(keys, states, jnp.asarray(step), rows, on_device)
                 jax.block_until_ready(metrics)
-                times.append(time.process_time() - start)
-                step += 1
-                if step % 100 == 0:
-                    run.log(step, **metrics)
-                    advance(step, error=float(metrics["squared_error"].mean()))
-                if step % config.save_every == 0 or step == config.num_steps:
+                times.append((time.process_time() - start) / (length * config.num_seeds))
+                step += length
+                means = {measure: values.mean(1) for measure, values in metrics.items()}
+                run.log(step, **means)
+                advance(step, error=float(means["squared_error"].mean()))
+                if step % config.save_every < length or step == config.num_steps:
                     run.save(step, states)
         states = jax.tree.map(np.asarray, states)
         # Times are no part of a run, which ends in the same bits whenever it is killed.
@@ -106,7 +149,7 @@ def measured(config: Config, name: QuantizerName, train: Labelled, test: Labelle
         error = jnp.sum((functions.decode(state, codes) - images.astype(jnp.float32) / 255) ** 2)
         return usage, error
 
-    rows: dict[str, list[float]] = {"psnr": [], "perplexity": [], "used": [], "bits": []}
+    row: dict[str, Any] = {"name": name, **{measure: [] for measure in MEASURES}}
     for seed in range(config.num_seeds):
         state = jax.tree.map(lambda leaf, seed=seed: leaf[seed], states)
         parts = [part(state, test.images[start : start + CHUNK]) for start in range(0, len(test.images), CHUNK)]
@@ -115,11 +158,39 @@ def measured(config: Config, name: QuantizerName, train: Labelled, test: Labelle
             usage = usage.merge(other)
         error = float(np.sum([error for _, error in parts], dtype=np.float64)) / test.images.size
         positions = int(usage.num_vectors) // len(test.images)
-        rows["psnr"].append(-10 * float(np.log10(error)))
-        rows["perplexity"].append(float(usage.perplexity()))
-        rows["used"].append(100 * (1 - float(usage.dead_fraction())))
-        rows["bits"].append(positions * float(usage.marginal_bits()))
-    return {"name": name, **rows, "cpu_seconds_of_a_step": seconds / config.num_seeds}
+        row["psnr"].append(-10 * float(np.log10(error)))
+        # Of vectors with several codes: the geometric mean, the mean, and the sum over them.
+        row["perplexity"].append(float(np.exp2(np.mean(usage.marginal_bits()))))
+        row["used"].append(100 * (1 - float(np.mean(usage.dead_fraction()))))
+        row["bits"].append(positions * float(np.sum(usage.marginal_bits())))
+    return {**row, "cpu_seconds_of_a_step": seconds}
+
+
+def budget(config: Config) -> dict[str, Any]:
+    """What all rows of one table have in common."""
+    return {
+        "data": config.data.name,
+        "num_seeds": config.num_seeds,
+        "num_steps": config.num_steps,
+        "batch_size": config.batch_size,
+        "hidden": config.model.hidden,
+        "code_dim": config.model.code_dim,
+        "num_codes": config.model.num_codes,
+    }
+
+
+def earlier_rows(config: Config) -> dict[str, dict[str, Any]]:
+    """The rows by name that earlier calls wrote; those of another budget are not mixed with ours."""
+    path = config.out / "quantizers.json"
+    if not path.is_file():
+        return {}
+    found = json.loads(path.read_text())
+    if found["budget"] != budget(config):
+        raise SystemExit(
+            f"{path} has rows of another budget, {found['budget']}; this call has {budget(config)}:"
+            " give another directory with --out, or move the file away"
+        )
+    return {row["name"]: row for row in found["rows"]}
 
 
 def summary(values: list[float]) -> str:
@@ -128,37 +199,38 @@ def summary(values: list[float]) -> str:
     return f"{np.mean(values):.4g} ± {error:.2g}"
 
 
-def main(config: Config) -> list[dict[str, Any]]:
-    """Trains and measures every quantizer; prints the table and writes it after each of them."""
-    train, test = load(config.data)
-    rows: list[dict[str, Any]] = []
-    config.out.mkdir(parents=True, exist_ok=True)
-    for name in config.names:
-        rows.append(measured(config, name, train, test))
-        about = {
-            "data": config.data.name,
-            "num_seeds": config.num_seeds,
-            "num_steps": config.num_steps,
-            "batch_size": config.batch_size,
-            "hidden": config.model.hidden,
-            "num_codes": config.model.num_codes,
-            "cores": os.cpu_count(),
-            "jax": jax.__version__,
-        }
-        write_atomically(
-            config.out / "quantizers.json", (json.dumps({**about, "rows": rows}, indent=1) + "\n").encode()
-        )
-    header = ("quantizer", "test PSNR, dB", "perplexity", "codes used, %", "marginal bits of an image", "CPU s a step")
+def write_table(config: Config, rows: list[dict[str, Any]]) -> None:
+    """Writes the rows as JSON and as a table, with the budget above it."""
+    about = {"budget": budget(config), "cores": os.cpu_count(), "jax": jax.__version__, "rows": rows}
+    write_atomically(config.out / "quantizers.json", (json.dumps(about, indent=1) + "\n").encode())
+    header = ("quantizer", *MEASURES.values(), "CPU ms a step")
+    lines = [
+        f"{config.data.name}, {config.num_seeds} seeds, {config.num_steps:,} steps of {config.batch_size} images,"
+        f" {config.model.hidden} channels, {config.model.num_codes} codes of {config.model.code_dim} features (fewer"
+        " where the codes give them); mean ± standard error over seeds, on all test images.",
+        "",
+        f"| {' | '.join(header)} |",
+        "|" + " --- |" * len(header),
+    ]
     table = Table(*header)
-    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
     for row in rows:
-        cells = [row["name"], *(summary(row[column]) for column in ("psnr", "perplexity", "used", "bits"))]
-        cells.append(f"{row['cpu_seconds_of_a_step']:.3f}")
+        cells = [row["name"], *(summary(row[measure]) for measure in MEASURES)]
+        cells.append(f"{1e3 * row['cpu_seconds_of_a_step']:.1f}")
         table.add_row(*cells)
         lines.append(f"| {' | '.join(cells)} |")
-    rich.print(table)
     write_atomically(config.out / "quantizers.md", ("\n".join(lines) + "\n").encode())
-    return rows
+    rich.print(table)
+
+
+def main(config: Config) -> list[dict[str, Any]]:
+    """Trains and measures quantizers; writes the table after each, and keeps the rows of earlier calls."""
+    train, test = load(config.data)
+    config.out.mkdir(parents=True, exist_ok=True)
+    by_name = earlier_rows(config)
+    for name in config.names:
+        by_name[name] = measured(config, name, train, test)
+        write_table(config, [by_name[known] for known in get_args(QuantizerName) if known in by_name])
+    return [by_name[name] for name in config.names]
 
 
 if __name__ == "__main__":

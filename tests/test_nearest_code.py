@@ -1,5 +1,7 @@
 """The nearest code: exact against enumeration, with ties, in low precision, over devices, in bounded memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,8 +103,17 @@ def test_a_codebook_spread_over_devices_gives_the_codes_of_one_device(ties, opti
         np.testing.assert_array_equal(jax.jit(search)(x, codebook), expected)
 
 
-@pytest.mark.parametrize("make", [quantize.vector_quantizer, quantize.ema_vector_quantizer])
-def test_training_with_vectors_and_codebook_both_spread_is_training_on_one_device(make):
+SPREAD = {
+    "gradient": quantize.vector_quantizer,
+    "ema": quantize.ema_vector_quantizer,
+    "ema with restarts": functools.partial(quantize.ema_vector_quantizer, restart_threshold=0.9),
+}
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_training_with_vectors_and_codebook_both_spread_is_training_on_one_device(name):
+    """Restarts, too, take the same vectors for the same codes."""
+    make = SPREAD[name]
     x = normal(64, 8)
 
     def train(axes, params, state, x):
@@ -134,6 +145,9 @@ def test_training_with_vectors_and_codebook_both_spread_is_training_on_one_devic
         out_specs=(spec(params), P("batch"), P("batch"), spec(state)),
     )
     actual = jax.jit(spread)(params, state, x)
+    if name == "ema with restarts":
+        restarted = (np.asarray(expected[3].codebook)[:, None] == np.asarray(x)[None]).all(-1)
+        assert restarted.any(1).reshape(2, -1).any(1).all()  # on both parts of the codebook
     np.testing.assert_array_equal(actual[1], expected[1])
     np.testing.assert_array_equal(actual[2], expected[2])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6), actual, expected)

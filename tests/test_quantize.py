@@ -301,30 +301,100 @@ def test_trained_over_seeds_by_vmap_is_trained_one_by_one(row):
         )
 
 
+def ema(**options):
+    return quantize.ema_vector_quantizer(num_codes=8, **options)
+
+
+COMPOSED = {
+    "ema": ema,
+    "masked": lambda: quantize.masked(ema(), vectors()[..., 0] > 0),
+    "product": lambda: quantize.product(ema(), groups=2),
+    "residual": lambda: quantize.residual(ema(), depth=3),
+    "residual, shared": lambda: quantize.residual(ema(), depth=3, shared=True),
+    "residual of products": lambda: quantize.residual(quantize.product(ema(), groups=2), depth=2, shared=True),
+    "product of residuals": lambda: quantize.product(quantize.residual(ema(), depth=2), groups=2),
+}
+
+
+@over(ROWS)
+def test_only_what_changes_its_state_has_an_update(row):
+    assert (made(row)[0].update is not None) == row.stateful
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_update_is_the_part_of_apply_that_changes_the_state(name):
+    quantizer, x, mask = COMPOSED[name](), vectors(), jnp.arange(30).reshape(6, 5) % 7 > 0
+    params, state = quantizer.init(jax.random.key(0), vectors(seed=1))
+    out, after = jax.jit(quantizer.apply)(jax.random.key(1), params, state, x, mask=mask)
+    assert bits_of(after) != bits_of(state)
+    again = jax.jit(quantizer.update)(jax.random.key(2), params, state, x, out.codes, mask=mask)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-6, atol=2e-6), again, after)
+    other = jax.jit(quantizer.update)(jax.random.key(2), params, state, x, out.codes[::-1], mask=mask)
+    assert np.max(np.abs(jax.tree.leaves(other)[0] - jax.tree.leaves(after)[0])) > 1e-3  # the codes matter
+
+
+@pytest.mark.parametrize("temperature", [None, 2.0])
+def test_a_shared_codebook_is_searched_once_a_stage_and_updated_by_the_codes_that_were_found(temperature):
+    """With codes drawn at random a second search would find others, and update with them."""
+
+    def quantizer(shared):
+        inner = ema(decay=0.5)
+        inner = inner if temperature is None else quantize.stochastic(inner, temperature=temperature)
+        return quantize.residual(inner, depth=3, shared=shared)
+
+    programs = {}
+    for shared in (True, False):
+        params, state = quantizer(shared).init(jax.random.key(0), vectors())
+        arguments = jax.random.key(1), params, state, vectors(seed=1)
+        programs[shared] = str(jax.make_jaxpr(quantizer(shared).apply)(*arguments)).count(" = reduce_min[")
+        if shared:
+            out, after = quantizer(True).apply(*arguments)
+            hits = np.bincount(np.asarray(out.codes).ravel(), minlength=8)
+            np.testing.assert_allclose(after.counts, 0.5 * state.counts + 0.5 * hits, rtol=1e-6)
+    assert programs[True] == programs[False] > 0
+
+
 DATA_PARALLEL = {
     "ema": quantize.ema_vector_quantizer,
-    "ema with restarts": functools.partial(quantize.ema_vector_quantizer, restart_threshold=0.5),
+    "ema with restarts": functools.partial(
+        quantize.ema_vector_quantizer, restart_threshold=0.5, initial_codes=quantize.random_rows
+    ),
     "ema, cosine, k-means": functools.partial(
         quantize.ema_vector_quantizer, cosine=True, initial_codes=quantize.kmeans
     ),
     "random rows": functools.partial(quantize.vector_quantizer, initial_codes=quantize.random_rows),
+    "residual, shared": lambda axis_name, num_codes: quantize.residual(
+        quantize.ema_vector_quantizer(num_codes=num_codes, axis_name=axis_name), depth=2, shared=True
+    ),
+    "product": lambda axis_name, num_codes: quantize.product(
+        quantize.ema_vector_quantizer(num_codes=num_codes, axis_name=axis_name), groups=2
+    ),
+    "lookup free": lambda axis_name, num_codes: quantize.lookup_free_quantizer(
+        num_bits=4, group_size=2, axis_name=axis_name
+    ),
+    "spherical": lambda axis_name, num_codes: quantize.binary_spherical_quantizer(
+        num_bits=4, group_size=4, axis_name=axis_name
+    ),
 }
 
 
 @pytest.mark.parametrize("name", DATA_PARALLEL)
 @pytest.mark.parametrize("num_devices", [2, 4])
 def test_many_devices_give_what_one_gives(name, num_devices):
-    x = vectors((64, 4))
-    mask = jnp.arange(64) % 5 > 0
+    """Of whole eighths, whose sums are exact in any order, the state after one call has the same bits."""
+    x = jnp.round(8 * vectors((64, 4))) / 8
+    mask = jnp.arange(64) % 4 > 0  # as many of each device's count
 
     def train(axis_name, x, mask):
         quantizer = DATA_PARALLEL[name](num_codes=16, axis_name=axis_name)
         params, state = quantizer.init(jax.random.key(0), x, mask=mask)
-        codes = []
+        codes, losses, states = [], [], []
         for number in range(3):
             out, state = quantizer.apply(jax.random.key(1 + number), params, state, x, mask=mask)
             codes.append(out.codes)
-        return params, state, jnp.stack(codes, -1)
+            losses.append(out.loss if axis_name is None else jax.lax.pmean(out.loss, axis_name))
+            states.append(state)
+        return params, states, losses, jnp.stack(codes, -1)
 
     expected = jax.jit(functools.partial(train, None))(x, mask)
     mesh = Mesh(np.array(jax.devices()[:num_devices]), ("batch",))
@@ -333,9 +403,11 @@ def test_many_devices_give_what_one_gives(name, num_devices):
             functools.partial(train, "batch"),
             mesh=mesh,
             in_specs=P("batch"),
-            out_specs=(P(), P(), P("batch")),
+            out_specs=(P(), P(), P(), P("batch")),
         )
     )
     actual = spread(*jax.device_put((x, mask), NamedSharding(mesh, P("batch"))))
     np.testing.assert_array_equal(actual[-1], expected[-1])
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-6, atol=2e-6), actual[:2], expected[:2])
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-6, atol=2e-6), actual[:3], expected[:3])
+    if name in ("ema with restarts", "random rows"):
+        assert bits_of(actual[1][0]) == bits_of(expected[1][0])

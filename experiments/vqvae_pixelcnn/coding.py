@@ -4,6 +4,7 @@ A decoder must find the probabilities that the encoder used, to the last bit. So
 function, position by position, from the codes before: nothing is computed on whole grids here.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,19 +19,24 @@ stream: Any = getattr(constriction, "stream")  # noqa: B009 (made by its binary 
 NextProbabilities = Callable[[int, np.ndarray], np.ndarray]
 
 
-def by_prior(prior: Any, params: Any, labels: np.ndarray) -> NextProbabilities:
-    """The probabilities of a prior, position after position from the first one on."""
+@functools.cache
+def compiled_step(prior: Any) -> Callable:
+    """Probabilities at a position and the new cache, of both sides by the same compiled program."""
 
-    @jax.jit
-    def step(cache, position, code):
+    def step(params, cache, position, code, labels):
         logits, cache = prior.apply(params, cache, position, code, labels, method="step")
         return jax.nn.softmax(logits), cache
 
+    return jax.jit(step)
+
+
+def by_prior(prior: Any, params: Any, labels: np.ndarray) -> NextProbabilities:
+    """The probabilities of a prior, position after position from the first one on."""
     cache = prior.start(len(labels))
 
     def next_probabilities(position: int, code: np.ndarray) -> np.ndarray:
         nonlocal cache
-        probabilities, cache = step(cache, jnp.asarray(position), jnp.asarray(code))
+        probabilities, cache = compiled_step(prior)(params, cache, jnp.asarray(position), jnp.asarray(code), labels)
         return np.asarray(probabilities)
 
     return next_probabilities

@@ -78,8 +78,12 @@ def usage_figure(counts: np.ndarray, perplexity: float) -> Figure:
     """How often each code is taken, the most frequent first."""
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
-    axes.bar(np.arange(len(counts)), np.sort(counts)[::-1] / counts.sum() * 100, width=1.0)
-    axes.set(xlabel="code, by rank", ylabel="part of all codes, %", title=f"Use of codes: perplexity {perplexity:.0f}")
+    edges = np.arange(len(counts) + 1)
+    axes.stairs(np.sort(counts)[::-1] / counts.sum() * 100, edges, fill=True)
+    axes.axhline(100 / len(counts), color="0.3", linestyle="--", linewidth=1)
+    axes.text(len(counts), 100 / len(counts), "all alike ", ha="right", va="bottom", color="0.3", fontsize=8)
+    axes.set(xlabel="codes, the most frequent first", ylabel="taken, % of all places", xlim=(0, len(counts)))
+    axes.set_title(f"Use of {len(counts)} codes: perplexity {perplexity:.0f}")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -92,10 +96,10 @@ def codebook_figure(vectors: np.ndarray, counts: np.ndarray) -> Figure:
     figure = Figure(figsize=(4.5, 4), layout="constrained")
     axes = figure.subplots()
     used = counts > 0
-    axes.scatter(*plane[~used].T, s=12, facecolors="none", edgecolors="0.6", label="never taken")
-    axes.scatter(
-        *plane[used].T, s=200 * np.sqrt(counts[used] / counts.sum()), alpha=0.6, label="taken (area: how often)"
-    )
+    if not used.all():
+        axes.scatter(*plane[~used].T, s=12, facecolors="none", edgecolors="0.6", label="never taken")
+    share = counts[used] / counts.sum()
+    axes.scatter(*plane[used].T, s=8 * len(counts) * share, alpha=0.6, linewidths=0, label="area: how often taken")
     share = (sizes[:2] ** 2).sum() / (sizes**2).sum()
     axes.set(title=f"Codebook: two components, {share:.0%} of its variance", xticks=[], yticks=[])
     axes.legend(fontsize=7)
@@ -112,23 +116,26 @@ def evaluate(config: Evaluation) -> dict[str, Any]:
     codes = codes_of(functions, state, test.images)
     prior, params = fitted(prior_config, functions.num_codes, codes.shape[1:])
     train_counts = np.bincount(codes_of(functions, state, train.images).ravel(), minlength=functions.num_codes)
-    positions, few = codes[0].size, codes[: config.num_coded]
+    few = codes[: config.num_coded]
 
     def coder_of_prior(start, size):
         return by_prior(prior, params, test.labels[start : start + size])
 
-    perplexity = float(usage.perplexity())
+    # Of vectors with several codes: the sums over them of bits, and the geometric mean of perplexities.
+    counts = np.asarray(usage.counts).reshape(-1, functions.num_codes).sum(0)
+    perplexity = float(np.exp2(np.mean(usage.marginal_bits())))
+    vectors_of_image = int(usage.num_vectors) // len(codes)
     results = {
         "images": len(codes),
         "psnr": float(-10 * np.log10(error)),
         "squared_error": error,
         "perplexity": perplexity,
-        "used_codes": int((np.asarray(usage.counts) > 0).sum()),
+        "used_codes": int((counts > 0).sum()),
         "signal_to_noise": float(usage.signal_to_noise()),
         "bits_of_an_image": {
             "pixels": int(test.images[0].size * 8),
-            "nominal": positions * float(usage.nominal_bits()),
-            "marginal": positions * float(usage.marginal_bits()),
+            "nominal": vectors_of_image * float(np.sum(usage.nominal_bits())),
+            "marginal": vectors_of_image * float(np.sum(usage.marginal_bits())),
             prior_config.prior: prior_bits(prior, params, codes, test.labels),
         },
         "coded_images": len(few),
@@ -142,8 +149,12 @@ def evaluate(config: Evaluation) -> dict[str, Any]:
     pairs = np.stack([test.images[:20] / 255.0, pictures[:20]], 0).reshape(2, 2, 10, *test.images.shape[1:])
     pairs = pairs.transpose(1, 0, 2, 3, 4, 5).reshape(40, *test.images.shape[1:])
     save_figure(config.out / "reconstructions.png", shown(pairs, 10, "test images above their reconstructions"))
-    save_figure(config.out / "code_usage.png", usage_figure(np.asarray(usage.counts), perplexity))
+    save_figure(config.out / "code_usage.png", usage_figure(counts, perplexity))
     book = quantizer_of(settings.model)[0].decode
-    vectors = book(state.params["quantizer"], state.quantizer_state, jnp.arange(functions.num_codes))
-    save_figure(config.out / "codebook.png", codebook_figure(np.asarray(vectors), np.asarray(usage.counts)))
+    # Of vectors with several codes, the first of them alone.
+    alone = jnp.full((functions.num_codes, *functions.code_shape), -1)
+    alone = alone.reshape(functions.num_codes, -1).at[:, 0].set(jnp.arange(functions.num_codes)).reshape(alone.shape)
+    vectors = np.asarray(book(state.params["quantizer"], state.quantizer_state, alone))
+    of_first = np.asarray(usage.counts).reshape(-1, functions.num_codes)[0]
+    save_figure(config.out / "codebook.png", codebook_figure(vectors, of_first))
     return results

@@ -26,8 +26,8 @@ class PriorConfig:
     auto_encoder: Path = Path("runs/vqvae")
     """Directory of the auto-encoder's run."""
     prior: PriorName = "pixelcnn"
-    num_steps: int = 6_000
-    batch_size: int = 128
+    num_steps: int = 4_000
+    batch_size: int = 32
     learning_rate: float = 1e-3
     """Of Adam, at first; it falls to 0 as a cosine."""
     seed: int = 0
@@ -64,7 +64,8 @@ def optimizer_of(config: PriorConfig) -> optax.GradientTransformation:
 def initial_state(config: PriorConfig, prior: Any) -> PriorState:
     """Parameters of the network, and the optimizer's state."""
     codes = jnp.zeros((1, prior.height, prior.width), jnp.int32)
-    params = prior.init(jax.random.key(config.seed), codes, jnp.zeros(1, jnp.int32))
+    # Compiled: run one operation after another, the whole network would be.
+    params = jax.jit(prior.init)(jax.random.key(config.seed), codes, jnp.zeros(1, jnp.int32))
     return PriorState(params, optimizer_of(config).init(params))
 
 
@@ -110,7 +111,7 @@ def fitted(config: PriorConfig, num_codes: int, shape: tuple[int, ...]) -> tuple
     """The network and the parameters of a finished run."""
     prior = prior_of(config, num_codes, shape)
     with Run(config.out, config, changeable=("out", "save_every")) as run:
-        number, state = run.restore(initial_state(config, prior))
+        number, state = run.restore(jax.eval_shape(lambda: initial_state(config, prior)))
     if number < config.num_steps:
         raise ValueError(f"{config.out} has {number} of {config.num_steps} steps: run the verb prior first")
     return prior, state.params

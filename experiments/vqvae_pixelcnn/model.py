@@ -11,11 +11,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments.vqvae_pixelcnn.convolutions import Conv, UpConv
 from jaxlab import quantize
 from jaxlab.gradients import diveq
 from jaxlab.quantize import Quantizer
 
-QuantizerName = Literal["ema", "ema_restart", "gradient", "rotation", "diveq", "sim", "fsq", "lfq", "bsq", "gumbel"]
+QuantizerName = Literal[
+    "ema",
+    "ema_restart",
+    "gradient",
+    "rotation",
+    "diveq",
+    "sim",
+    "fsq",
+    "lfq",
+    "bsq",
+    "gumbel",
+    "cosine",
+    "stochastic",
+    "residual",
+    "product",
+]
 
 
 @dataclass(frozen=True)
@@ -30,6 +46,10 @@ class Model:
     """Features of a vector before it is quantized; for fsq, lfq and bsq that follows from the number of codes."""
     levels: tuple[int, ...] = (8, 8, 8)
     """Of fsq."""
+    parts: int = 2
+    """Codes of a vector: stages of residual, groups of product (each with a codebook of `num_codes`)."""
+    temperature: float = 0.1
+    """Of stochastic, in squared units of a vector."""
     hidden: int = 32
     """Channels of the convolutions."""
     residual_hidden: int = 16
@@ -60,10 +80,11 @@ def quantizer_of(model: Model, axis_name: str | None = None) -> tuple[Quantizer,
         initial_codes=quantize.random_rows,
         axis_name=axis_name,
     )
+    restarted = functools.partial(ema, restart_threshold=0.1)
     bits = round(math.log2(model.num_codes))
     makers: dict[str, tuple[Callable[[], Quantizer], int]] = {
         "ema": (ema, model.code_dim),
-        "ema_restart": (functools.partial(ema, restart_threshold=0.1), model.code_dim),
+        "ema_restart": (restarted, model.code_dim),
         "gradient": (gradient, model.code_dim),
         "rotation": (functools.partial(ema, gradient=quantize.by_rotation), model.code_dim),
         # Its derivative moves the codes: no loss of its own.
@@ -84,6 +105,10 @@ def quantizer_of(model: Model, axis_name: str | None = None) -> tuple[Quantizer,
         "lfq": (functools.partial(quantize.lookup_free_quantizer, num_bits=bits, axis_name=axis_name), bits),
         "bsq": (functools.partial(quantize.binary_spherical_quantizer, num_bits=bits, axis_name=axis_name), bits),
         "gumbel": (functools.partial(quantize.gumbel_quantizer, num_codes=model.num_codes), model.code_dim),
+        "cosine": (functools.partial(restarted, cosine=True), model.code_dim),
+        "stochastic": (lambda: quantize.stochastic(restarted(), temperature=model.temperature), model.code_dim),
+        "residual": (lambda: quantize.residual(restarted(), depth=model.parts), model.code_dim),
+        "product": (lambda: quantize.product(restarted(), groups=model.parts), model.code_dim),
     }
     make, num_features = makers[model.quantizer]
     quantizer = make()
@@ -104,8 +129,8 @@ class Residual(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for _ in range(2):
-            y = nn.Conv(self.inner, (3, 3), use_bias=False)(nn.relu(x))
-            x = x + nn.Conv(self.hidden, (1, 1), use_bias=False)(nn.relu(y))
+            y = Conv(self.inner, 3, use_bias=False)(nn.relu(x))
+            x = x + Conv(self.hidden, 1, use_bias=False)(nn.relu(y))
         return nn.relu(x)
 
 
@@ -117,11 +142,11 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        x = nn.relu(nn.Conv(self.model.hidden // 2, (4, 4), strides=2)(images - 0.5))
-        x = nn.relu(nn.Conv(self.model.hidden, (4, 4), strides=2)(x))
-        x = nn.Conv(self.model.hidden, (3, 3))(x)
+        x = nn.relu(Conv(self.model.hidden // 2, 4, stride=2)(images - 0.5))
+        x = nn.relu(Conv(self.model.hidden, 4, stride=2)(x))
+        x = Conv(self.model.hidden, 3)(x)
         x = Residual(self.model.hidden, self.model.residual_hidden)(x)
-        return nn.Conv(self.num_features, (1, 1))(x)
+        return Conv(self.num_features, 1)(x)
 
 
 class Decoder(nn.Module):
@@ -132,10 +157,10 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, values: jax.Array) -> jax.Array:
-        x = nn.Conv(self.model.hidden, (3, 3))(values)
+        x = Conv(self.model.hidden, 3)(values)
         x = Residual(self.model.hidden, self.model.residual_hidden)(x)
-        x = nn.relu(nn.ConvTranspose(self.model.hidden // 2, (4, 4), strides=(2, 2))(x))
-        return 0.5 + nn.ConvTranspose(self.channels, (4, 4), strides=(2, 2))(x)
+        x = nn.relu(UpConv(self.model.hidden // 2)(x))
+        return 0.5 + UpConv(self.channels)(x)
 
 
 class TrainState(NamedTuple):
@@ -147,13 +172,17 @@ class TrainState(NamedTuple):
 
 
 class VqVae(NamedTuple):
-    """The functions of one model for images of one shape. Images are bytes, [b, height, width, channels]."""
+    """The functions of one model for images of one shape. Images are bytes, [b, height, width, channels].
+
+    Codes have the height and width of the grid of vectors, then what the quantizer has of them for one vector.
+    """
 
     init: Callable  # (key, images) -> TrainState
     step: Callable  # (key, state, images) -> (TrainState, metrics)
     encode: Callable  # (state, images) -> (vectors, codes)
     decode: Callable  # (state, codes) -> brightness in [0, 1], float
     num_codes: int
+    code_shape: tuple[int, ...]  # of the codes of one vector
 
 
 def as_brightness(images: jax.Array) -> jax.Array:
@@ -217,4 +246,4 @@ def vqvae(model: Model, shape: tuple[int, ...], variance: float, axis_name: str 
         values = quantizer.decode(state.params["quantizer"], state.quantizer_state, codes)
         return jnp.clip(decoder.apply(state.params["decoder"], values), 0, 1)
 
-    return VqVae(init, step, encode, decode, quantizer.num_codes)
+    return VqVae(init, step, encode, decode, quantizer.num_codes, quantizer.code_shape)

@@ -3,7 +3,7 @@
 Both are read in raster order and are two functions of the same parameters. Called on whole grids, ``prior(codes,
 labels)`` gives the logits of every code at once, for training. ``prior.step(cache, position, code, labels)`` gives
 those of one position from the code before it and from cached activations, for sampling and for coding: what it computes
-at a position, it computes once.
+at a position, it computes once. Layers of one kind run in a compiled loop, so compiling does not take longer for more.
 """
 
 import math
@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from experiments.vqvae_pixelcnn.convolutions import windows
 
 PriorName = Literal["pixelcnn", "transformer"]
 Cache: TypeAlias = Any
@@ -24,18 +26,6 @@ def gate(x: jax.Array) -> jax.Array:
     """tanh(a) * sigmoid(b) of two halves of the features."""
     a, b = jnp.split(x, 2, -1)
     return jnp.tanh(a) * jax.nn.sigmoid(b)
-
-
-def window(x: jax.Array, rows: int, columns: int, *, causal_columns: bool) -> jax.Array:
-    """For each place of [b, h, w, c], the features of ``rows`` rows down to its own and of ``columns`` columns.
-
-    The columns end at the place itself if ``causal_columns``, and else lie around it. Outside there are zeros.
-    """
-    left = columns - 1 if causal_columns else columns // 2
-    padded = jnp.pad(x, ((0, 0), (rows - 1, 0), (left, columns - 1 - left), (0, 0)))
-    height, width = x.shape[1:3]
-    parts = [padded[:, row : row + height, column : column + width] for row in range(rows) for column in range(columns)]
-    return jnp.concatenate(parts, -1)
 
 
 class GatedLayer(nn.Module):
@@ -65,6 +55,55 @@ class GatedLayer(nn.Module):
         by_class = self.horizontal_class(labels).reshape(-1, *(1,) * (x.ndim - 2), x.shape[-1])
         return own + self.out(gate(x + by_class))
 
+    def whole(self, features: Any, cache: Any, labels: jax.Array, position: Any) -> tuple[Any, Any]:
+        """Features of both stacks [b, h, w, c] after this layer. No cache, no position."""
+        vertical, horizontal = features
+        beside = self.columns // 2
+        around = windows(vertical, (self.rows, self.columns), (self.rows - 1, beside), (0, self.columns - 1 - beside))
+        vertical, above = self.go_down(around, labels)
+        before = windows(horizontal, (1, beside + 1), (0, beside))
+        return (vertical, self.go_right(before, horizontal, above, labels)), cache
+
+    def at(self, features: Any, cache: Any, labels: jax.Array, position: jax.Array) -> tuple[Any, Any]:
+        """The same at one position: of the vertical stack its row [b, w, c], of the horizontal one its place [b, c].
+
+        The cache has what came into this layer so far, of both stacks, and what goes across; it gets what comes now.
+        """
+        (new_row, own), (vertical, horizontal, across) = features, cache
+        row, column = position // vertical.shape[2], position % vertical.shape[2]
+        horizontal = horizontal.at[:, column].set(own)  # of this row; what an earlier row left is to the right of it
+        beside = self.columns // 2
+
+        def move(vertical, across):
+            """The vertical stack moves once a row, when all the codes above are there."""
+            vertical = lax.dynamic_update_slice_in_dim(vertical, new_row[:, None], row, 1)
+            padded = jnp.pad(vertical, ((0, 0), (self.rows - 1, 0), (0, 0), (0, 0)))
+            rows = lax.dynamic_slice_in_dim(padded, row, self.rows, 1)
+            around = windows(rows, (self.rows, self.columns), (0, beside), (0, self.columns - 1 - beside))
+            below, across = self.go_down(around, labels)
+            return below[:, 0], vertical, across[:, 0]
+
+        def stay(vertical, across):
+            return jnp.zeros_like(new_row), vertical, across
+
+        below, vertical, across = lax.cond(column == 0, move, stay, vertical, across)
+        padded = jnp.pad(horizontal, ((0, 0), (beside, 0), (0, 0)))
+        before = lax.dynamic_slice_in_dim(padded, column, beside + 1, 1).reshape(len(own), -1)
+        own = self.go_right(before, own, across[:, column], labels)
+        return (below, own), (vertical, horizontal, across)
+
+
+def stacked(layer: Any, length: int) -> Any:
+    """Layers of one kind, one after another in a compiled loop, with a leading axis of parameters and caches."""
+    return nn.scan(
+        layer,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, nn.broadcast, nn.broadcast),
+        length=length,
+        methods=["whole", "at"],
+    )
+
 
 class GatedPixelCNN(nn.Module):
     """The gated PixelCNN without masks: its input is shifted by a row (vertical) or a column (horizontal) instead.
@@ -81,8 +120,8 @@ class GatedPixelCNN(nn.Module):
     def setup(self):
         self.embed = nn.Embed(self.num_codes, self.hidden)
         # The first layer looks wider.
-        sizes = [(4, 7)] + [(2, 3)] * (self.num_layers - 1)
-        self.layers = [GatedLayer(self.hidden, rows, columns) for rows, columns in sizes]
+        self.first = GatedLayer(self.hidden, 4, 7)
+        self.rest = stacked(GatedLayer, self.num_layers - 1)(self.hidden, 2, 3)
         self.readout = [nn.Dense(2 * self.hidden), nn.Dense(self.num_codes)]
 
     def logits(self, x: jax.Array) -> jax.Array:
@@ -93,54 +132,28 @@ class GatedPixelCNN(nn.Module):
         x = self.embed(codes)
         vertical = jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
         horizontal = jnp.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
-        for layer in self.layers:
-            around = window(vertical, layer.rows, layer.columns, causal_columns=False)
-            before = window(horizontal, 1, layer.columns // 2 + 1, causal_columns=True)
-            vertical, above = layer.go_down(around, labels)
-            horizontal = layer.go_right(before, horizontal, above, labels)
+        features, _ = self.first.whole((vertical, horizontal), None, labels, None)
+        (_, horizontal), _ = self.rest.whole(features, None, labels, None)
         return self.logits(horizontal)
 
     def start(self, batch: int) -> Cache:
-        """For each layer, the features of both stacks over the whole grid, none computed yet; and what goes across."""
-        shape = (batch, self.height, self.width)
-        one = (jnp.zeros((*shape, self.hidden)), jnp.zeros((*shape, self.hidden)), jnp.zeros((*shape, 2 * self.hidden)))
-        return [one for _ in range(self.num_layers)]
+        """For the first layer and for the others: what came into both stacks, the horizontal one's row only, and what
+        goes across in this row; and the codes' features of the row, for the row below. Nothing is there yet.
+        """
+        row = jnp.zeros((batch, self.width, self.hidden))
+        one = (jnp.zeros((batch, self.height, self.width, self.hidden)), row, jnp.concatenate([row, row], -1))
+        return row, one, jax.tree.map(lambda leaf: jnp.stack([leaf] * (self.num_layers - 1)), one)
 
     def step(self, cache: Cache, position: jax.Array, code: jax.Array, labels: jax.Array) -> tuple[jax.Array, Cache]:
         """Logits [b, k] at a position of the raster, given the code [b] at the one before it, and the new cache."""
-        row, column = position // self.width, position % self.width
-        before_row, before_column = (position - 1) // self.width, (position - 1) % self.width
         embedded = jnp.where(position > 0, self.embed(code), 0)
-        vertical, horizontal, _ = cache[0]
-        # The code goes into the row below its own, of the vertical stack, and right of its place of the horizontal one.
-        below = vertical.at[:, before_row + 1, before_column].set(embedded, mode="drop")
-        vertical = jnp.where(position > 0, below, vertical)
-        own = jnp.where(column > 0, embedded, 0)
-        horizontal = horizontal.at[:, row, column].set(own)
-        inputs, new_cache = (vertical, horizontal), []
-        for number, layer in enumerate(self.layers):
-            vertical, horizontal = inputs
-            across = cache[number][2]
-            stored = cache[number + 1][:2] if number + 1 < self.num_layers else (jnp.zeros_like(vertical), horizontal)
-
-            def new_row(arrays, layer=layer, vertical=vertical):
-                """The vertical stack moves once a row, when all the codes above are there."""
-                next_vertical, across = arrays
-                rows = lax.dynamic_slice_in_dim(
-                    jnp.pad(vertical, ((0, 0), (layer.rows - 1, 0), (0, 0), (0, 0))), row, layer.rows, 1
-                )
-                around = window(rows, layer.rows, layer.columns, causal_columns=False)[:, -1]
-                features, above = layer.go_down(around, labels)
-                return next_vertical.at[:, row].set(features), across.at[:, row].set(above)
-
-            next_vertical, across = lax.cond(column == 0, new_row, lambda arrays: arrays, (stored[0], across))
-            size = layer.columns // 2 + 1
-            padded = jnp.pad(horizontal[:, row], ((0, 0), (size - 1, 0), (0, 0)))
-            before = lax.dynamic_slice_in_dim(padded, column, size, 1).reshape(len(code), -1)
-            own = layer.go_right(before, horizontal[:, row, column], across[:, row, column], labels)
-            new_cache.append((vertical, horizontal, across))
-            inputs = (next_vertical, stored[1].at[:, row, column].set(own))
-        return self.logits(own), new_cache
+        codes_of_row, first, rest = cache
+        codes_of_row = codes_of_row.at[:, (position - 1) % self.width].set(embedded)
+        # A row of the vertical stack is that of the codes above; the horizontal one gets the code to the left.
+        own = jnp.where(position % self.width > 0, embedded, 0)
+        features, first = self.first.at((codes_of_row, own), first, labels, position)
+        (_, own), rest = self.rest.at(features, rest, labels, position)
+        return self.logits(own), (codes_of_row, first, rest)
 
 
 class Block(nn.Module):
@@ -168,6 +181,18 @@ class Block(nn.Module):
         x = x + self.merge(jnp.einsum("bhqt,bthd->bqhd", weights, values))
         return x + self.inner[1](nn.gelu(self.inner[0](self.norms[1](x))))
 
+    def whole(self, x: jax.Array, cache: Any, seen: jax.Array, position: Any) -> tuple[jax.Array, Any]:
+        """The features of all positions [b, t, hidden] after this layer. No cache, no position."""
+        return self.attend(x, *self.queries_keys_values(x), seen), cache
+
+    def at(self, x: jax.Array, cache: Any, seen: jax.Array, position: jax.Array) -> tuple[jax.Array, Any]:
+        """Those of one position [b, 1, hidden], whose key and value the cache gets."""
+        queries, *new = self.queries_keys_values(x)
+        keys, values = (
+            lax.dynamic_update_slice_in_dim(old, one, position, 1) for old, one in zip(cache, new, strict=True)
+        )
+        return self.attend(x, queries, keys, values, seen), (keys, values)
+
 
 class CausalTransformer(nn.Module):
     """A small transformer over the raster, with embeddings of row, column and class; Su, kexue.fm 6760, 2019."""
@@ -184,7 +209,7 @@ class CausalTransformer(nn.Module):
         self.row_embed = nn.Embed(self.height, self.hidden)
         self.column_embed = nn.Embed(self.width, self.hidden)
         self.class_embed = nn.Embed(NUM_CLASSES, self.hidden)
-        self.blocks = [Block(self.hidden, self.num_heads) for _ in range(self.num_layers)]
+        self.blocks = stacked(Block, self.num_layers)(self.hidden, self.num_heads)
         self.norm = nn.LayerNorm()
         self.readout = nn.Dense(self.num_codes)
 
@@ -198,29 +223,21 @@ class CausalTransformer(nn.Module):
         length = self.height * self.width
         x = self.embed(codes.reshape(-1, length))
         x = self.placed(jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1], jnp.arange(length), labels)
-        seen = jnp.tril(jnp.ones((length, length), bool))
-        for block in self.blocks:
-            x = block.attend(x, *block.queries_keys_values(x), seen)
+        x, _ = self.blocks.whole(x, None, jnp.tril(jnp.ones((length, length), bool)), None)
         return self.readout(self.norm(x)).reshape(*codes.shape, self.num_codes)
 
     def start(self, batch: int) -> Cache:
         """Keys and values of each layer, none computed yet."""
-        shape = (batch, self.height * self.width, self.num_heads, self.hidden // self.num_heads)
-        return [(jnp.zeros(shape), jnp.zeros(shape)) for _ in range(self.num_layers)]
+        shape = (self.num_layers, batch, self.height * self.width, self.num_heads, self.hidden // self.num_heads)
+        return jnp.zeros(shape), jnp.zeros(shape)
 
     def step(self, cache: Cache, position: jax.Array, code: jax.Array, labels: jax.Array) -> tuple[jax.Array, Cache]:
         """Logits [b, k] at a position of the raster, given the code [b] at the one before it, and the new cache."""
         embedded = jnp.where(position > 0, self.embed(code), 0)[:, None]
         x = self.placed(embedded, position[None], labels)
         seen = (jnp.arange(self.height * self.width) <= position)[None]
-        new_cache = []
-        for block, (keys, values) in zip(self.blocks, cache, strict=True):
-            queries, key, value = block.queries_keys_values(x)
-            keys = lax.dynamic_update_slice_in_dim(keys, key, position, 1)
-            values = lax.dynamic_update_slice_in_dim(values, value, position, 1)
-            new_cache.append((keys, values))
-            x = block.attend(x, queries, keys, values, seen)
-        return self.readout(self.norm(x))[:, 0], new_cache
+        x, cache = self.blocks.at(x, cache, seen, position)
+        return self.readout(self.norm(x))[:, 0], cache
 
 
 PRIORS: dict[str, type[GatedPixelCNN] | type[CausalTransformer]] = {

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.runs import save_figure
 from experiments.vqvae_pixelcnn.fit_prior import fitted, prior_config_at
 from experiments.vqvae_pixelcnn.priors import NUM_CLASSES, draw
-from experiments.vqvae_pixelcnn.train import codes_of, config_at, load, trained
+from experiments.vqvae_pixelcnn.train import codes_of, config_at, images_of, load, trained
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def sample(config: Sampling) -> dict[str, Any]:
     labels = np.repeat(np.arange(NUM_CLASSES, dtype=np.int32), 10)
     drawing = jax.jit(lambda key, labels: draw(prior, params, key, labels, config.temperature))
     codes = drawing(jax.random.key(config.seed), jnp.asarray(labels))
-    pictures = np.asarray(functions.decode(state, codes))
+    pictures = images_of(functions, state, np.asarray(codes))
     config.out.parent.mkdir(parents=True, exist_ok=True)
     save_figure(config.out, shown(pictures, 10, f"{prior_config.prior}: samples, one class a row"))
     return {"figure": str(config.out), "different_grids": len(np.unique(np.asarray(codes), axis=0))}

@@ -1,6 +1,8 @@
 """Training of the auto-encoder."""
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +37,7 @@ class Config:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     num_steps: int = 10_000
-    batch_size: int = 64
+    batch_size: int = 32
     seed: int = 0
     save_every: int = 500
     log_every: int = 50
@@ -60,9 +62,20 @@ def load(data: Data) -> tuple[Labelled, Labelled]:
     return load_labelled(data.name, "train", data.directory), load_labelled(data.name, "test", data.directory)
 
 
+# One object for one model: what is compiled of its functions is compiled once in a process.
+functions_of = functools.cache(vqvae)
+
+
 def built(model: Model, images: np.ndarray, axis_name: str | None = None) -> VqVae:
     """The functions of the model for images like these."""
-    return vqvae(model, images.shape[1:], float((images / 255.0).var()), axis_name)
+    return functions_of(model, images.shape[1:], float((images / 255.0).var()), axis_name)
+
+
+@functools.cache
+def spread_step(functions: VqVae, mesh: Mesh) -> Callable:
+    """A compiled step of training with the batch spread over devices."""
+    spread = jax.shard_map(functions.step, mesh=mesh, in_specs=(P(), P(), P("batch")), out_specs=(P(), P()))
+    return jax.jit(spread, donate_argnums=1)
 
 
 def batch_at(seed: int, step: int, images: np.ndarray, size: int) -> np.ndarray:
@@ -70,10 +83,10 @@ def batch_at(seed: int, step: int, images: np.ndarray, size: int) -> np.ndarray:
     return images[np.random.default_rng([seed, step]).integers(len(images), size=size)]
 
 
-def initial_state(config: Config, functions: VqVae, images: np.ndarray) -> TrainState:
-    """Parameters, and a codebook from the vectors of a batch."""
+def initial_state_by(config: Config, functions: VqVae, images: np.ndarray) -> Callable[[], TrainState]:
+    """Makes parameters, and a codebook from the vectors of a batch."""
     sample = batch_at(config.seed, 2**31, images, max(config.batch_size, 64))
-    return jax.jit(functions.init)(jax.random.key(config.seed), jnp.asarray(sample))
+    return lambda: jax.jit(functions.init)(jax.random.key(config.seed), jnp.asarray(sample))
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -83,14 +96,12 @@ def train(config: Config) -> dict[str, Any]:
     if config.batch_size % len(devices):
         raise ValueError(f"batch_size must be a multiple of the {len(devices)} devices; got {config.batch_size}")
     mesh = Mesh(np.array(devices), ("batch",))
-    functions = built(config.model, images, "batch")
-    spread = jax.shard_map(functions.step, mesh=mesh, in_specs=(P(), P(), P("batch")), out_specs=(P(), P()))
-    train_step = jax.jit(spread, donate_argnums=1)
+    train_step = spread_step(built(config.model, images, "batch"), mesh)
     everywhere = NamedSharding(mesh, P())
     key = jax.device_put(jax.random.key(config.seed + 1), everywhere)
     metrics: dict[str, Any] = {}
     with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
-        start = initial_state(config, built(config.model, images), images)
+        start = initial_state_by(config, built(config.model, images), images)()
         step, state = run.restore(jax.device_put(start, everywhere))
         with progress("auto-encoder", config.num_steps, step) as advance:
             while step < config.num_steps:
@@ -110,13 +121,21 @@ def trained(config: Config) -> tuple[VqVae, TrainState]:
     images = load(config.data)[0].images
     functions = built(config.model, images)
     with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
-        step, state = run.restore(initial_state(config, functions, images))
+        # Only what it looks like: computing it would have to be compiled.
+        step, state = run.restore(jax.eval_shape(initial_state_by(config, functions, images)))
     if step < config.num_steps:
         raise ValueError(f"{config.out} has {step} of {config.num_steps} steps: run the verb train first")
     return functions._replace(encode=jax.jit(functions.encode), decode=jax.jit(functions.decode)), state
 
 
 def codes_of(functions: VqVae, state: TrainState, images: np.ndarray, size: int = 500) -> np.ndarray:
-    """The codes of many images, [n, height, width]."""
+    """The codes of many images as grids [n, height, width], where the codes of one vector lie side by side."""
     parts = [functions.encode(state, images[start : start + size])[1] for start in range(0, len(images), size)]
-    return np.concatenate([np.asarray(part) for part in parts])
+    codes = np.concatenate([np.asarray(part) for part in parts])
+    return codes.reshape(*codes.shape[:2], -1)
+
+
+def images_of(functions: VqVae, state: TrainState, grids: np.ndarray) -> np.ndarray:
+    """The images of such grids."""
+    shape = *grids.shape[:2], -1, *functions.code_shape
+    return np.asarray(functions.decode(state, jnp.asarray(grids).reshape(shape)))

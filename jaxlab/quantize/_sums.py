@@ -89,11 +89,18 @@ def pick(x: Num[Array, "n *d"], rows: Int[Array, "k"], axis_name: str | None) ->
 
 
 def spread_rows(
-    key: PRNGKeyArray, x: Float[Array, "n d"], counted: Bool[Array, "n"], *, num: int, axis_name: str | None = None
+    key: PRNGKeyArray,
+    x: Float[Array, "n d"],
+    counted: Bool[Array, "n"],
+    *,
+    num: int,
+    axis_name: str | None = None,
+    code_axis_name: str | None = None,
 ) -> tuple[Float[Array, "k d"], Bool[Array, "k"]]:
     """``num`` vectors at equal distances from a random start, in a random rotation; and which of them are usable.
 
-    Not usable are those that do not count, and repetitions where there are fewer vectors than asked for.
+    Not usable are those that do not count, and repetitions where there are fewer vectors than asked for. With
+    ``code_axis_name``, each device along that axis gets its part of what one device would get.
     """
     key_start, key_turn = jax.random.split(key)
     total = num_rows(x, axis_name)
@@ -107,6 +114,10 @@ def spread_rows(
     rows = (rows + jnp.floor(start * total).astype(jnp.int32)) % total
     turn = jax.random.randint(key_turn, (), 0, num)
     rows, fresh = jnp.roll(rows, turn), jnp.roll(fresh, turn)
+    if code_axis_name is not None:
+        local = num // lax.axis_size(code_axis_name)
+        first = lax.axis_index(code_axis_name) * local
+        rows, fresh = (lax.dynamic_slice_in_dim(each, first, local) for each in (rows, fresh))
     usable = fresh & (pick(counted.astype(jnp.int32), rows, axis_name) > 0)
     return pick(jnp.where(counted[:, None], x, 0), rows, axis_name), usable
 

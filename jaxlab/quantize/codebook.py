@@ -114,12 +114,28 @@ def codebook_quantizer(parts: Parts, assign: CodeAssignment) -> Quantizer:
             loss = loss + parts.codebook_weight * squared_error(fixed, chosen, counts)
         soft = vectors.astype(x.dtype)
         values = parts.gradient(key_gradient, chosen.astype(x.dtype), soft)
-        if parts.update is not None:
-            counted = counts & finite(fixed)
-            if parts.cosine:  # a zero vector has no direction
-                counted = counted & jnp.any(fixed != 0, -1)
-            state = parts.update(key_update, detached(state), fixed, codes, counted)
-        return quantized(x, values, codes, loss, mask), detached(state)
+        state = updated(key_update, state, fixed, codes, counts)
+        return quantized(x, values, codes, loss, mask), state
+
+    def updated(key, state, vectors, codes, counts):
+        if parts.update is None:
+            return detached(state)
+        counted = counts & finite(vectors)
+        if parts.cosine:  # a zero vector has no direction
+            counted = counted & jnp.any(vectors != 0, -1)
+        return detached(parts.update(key, detached(state), vectors, codes, counted))
+
+    def update(
+        key: PRNGKeyArray,
+        params: Any,
+        state: Any,
+        x: Float[Array, "*n d"],
+        codes: Int[Array, "*n"],
+        *,
+        mask: Bool[Array, "*n"] | None = None,
+    ) -> Any:
+        vectors = lax.stop_gradient(vectors_of(x, codes_of(params, state), mask))
+        return updated(key, state, vectors, codes.reshape(-1), flat_mask(x, mask))
 
     def encode(params: Any, state: Any, x: Float[Array, "*n d"]) -> Int[Array, "*n"]:
         codebook = codes_of(params, state)
@@ -131,7 +147,8 @@ def codebook_quantizer(parts: Parts, assign: CodeAssignment) -> Quantizer:
     def reassigned(assign: CodeAssignment) -> Quantizer:
         return codebook_quantizer(parts, assign)
 
-    return Quantizer(parts.init, apply, encode, decode, parts.num_codes, reassigned=reassigned)
+    changing = None if parts.update is None else update
+    return Quantizer(parts.init, apply, encode, decode, parts.num_codes, reassigned=reassigned, update=changing)
 
 
 def check_weights(name: str, **weights: float) -> None:

@@ -1,5 +1,6 @@
 """Quantizers made of quantizers."""
 
+import functools
 from typing import Any
 
 import jax
@@ -86,7 +87,23 @@ def product(quantizer: Quantizer, *, groups: int) -> Quantizer:
     def decode(params: Any, state: Any, codes: Int[Array, "*codes"]) -> Float[Array, "*n d"]:
         return joined(jax.vmap(quantizer.decode)(params, state, jnp.moveaxis(codes, -1 - len(quantizer.code_shape), 0)))
 
-    return Quantizer(init, apply, encode, decode, quantizer.num_codes, (groups, *quantizer.code_shape))
+    def update(
+        key: PRNGKeyArray,
+        params: Any,
+        state: Any,
+        x: Float[Array, "*n d"],
+        codes: Int[Array, "*codes"],
+        *,
+        mask: Bool[Array, "*n"] | None = None,
+    ) -> Any:
+        assert quantizer.update is not None
+        by_group = jnp.moveaxis(codes, x.ndim - 1, 0)
+        own = functools.partial(quantizer.update, mask=mask)
+        return jax.vmap(own)(jax.random.split(key, groups), params, state, parted(x), by_group)
+
+    shape = groups, *quantizer.code_shape
+    changing = None if quantizer.update is None else update
+    return Quantizer(init, apply, encode, decode, quantizer.num_codes, shape, update=changing)
 
 
 def masked(quantizer: Quantizer, mask: Bool[Array, "*n"]) -> Quantizer:
@@ -134,7 +151,20 @@ def masked(quantizer: Quantizer, mask: Bool[Array, "*n"]) -> Quantizer:
         codes = quantizer.encode(params, state, x)
         return jnp.where(jnp.expand_dims(mask, tuple(range(mask.ndim, codes.ndim))), codes, -1)
 
-    return Quantizer(init, apply, encode, quantizer.decode, quantizer.num_codes, quantizer.code_shape)
+    def update(
+        key: PRNGKeyArray,
+        params: Any,
+        state: Any,
+        x: Float[Array, "*n d"],
+        codes: Int[Array, "*codes"],
+        *,
+        mask: Bool[Array, "*n"] | None = None,
+    ) -> Any:
+        assert quantizer.update is not None
+        return quantizer.update(key, params, state, x, codes, mask=both(mask))
+
+    changing = None if quantizer.update is None else update
+    return Quantizer(init, apply, encode, quantizer.decode, quantizer.num_codes, quantizer.code_shape, update=changing)
 
 
 @claims(lambda factory: factory(small_vector_quantizer(), temperature=1.0), deterministic=False, trained=True)

@@ -53,6 +53,24 @@ class Apply(Protocol):
 
 
 @runtime_checkable
+class Update(Protocol):
+    """The part of ``apply`` that changes the state, for vectors whose codes are there already."""
+
+    def __call__(
+        self,
+        key: PRNGKeyArray,
+        params: Any,
+        state: Any,
+        x: Float[Array, "*n d"],
+        codes: Int[Array, "*codes"],
+        *,
+        mask: Bool[Array, "*n"] | None = None,
+    ) -> Any:
+        """The state for the next call."""
+        ...
+
+
+@runtime_checkable
 class Encode(Protocol):
     """The codes of vectors, as in evaluation: no randomness, nothing updated."""
 
@@ -100,11 +118,14 @@ class Quantizer:
     code_shape: tuple[int, ...] = ()  # the codes of one vector: () or (depth,), (groups,), (groups, depth)
     # The same quantizer with another rule for the choice of codes, if it has a codebook to choose from.
     reassigned: Callable[[Callable], "Quantizer"] | None = None
+    update: Update | None = None  # None if ``apply`` leaves the state as it is
 
     def __post_init__(self):
         # Also those that draw nothing refuse what the next quantizer plugged in would choke on.
         object.__setattr__(self, "init", with_checked_key("Quantizer.init", self.init))
         object.__setattr__(self, "apply", with_checked_key("Quantizer.apply", self.apply))
+        if self.update is not None:
+            object.__setattr__(self, "update", with_checked_key("Quantizer.update", self.update))
 
 
 @dataclass(frozen=True)

@@ -73,9 +73,8 @@ def ema_vector_quantizer(
       Of values: that of ``gradient``, by default straight-through (biased). Of the loss: exact. None to the state.
 
     Raises:
-      ValueError: for fewer than 1 code, a decay outside [0, 1), a negative weight, smoothing or threshold; a threshold
-        with a spread codebook; from its functions, for vectors of another number of features than the codebook's
-        and a mask of another shape.
+      ValueError: for fewer than 1 code, a decay outside [0, 1), a negative weight, smoothing or threshold; from its
+        functions, for vectors of another number of features than the codebook's and a mask of another shape.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -95,10 +94,6 @@ def ema_vector_quantizer(
     _check.at_least(name, "num_codes", num_codes, 1)
     _check.fraction(name, "decay", decay)
     check_weights(name, commitment_weight=commitment_weight, smoothing=smoothing, restart_threshold=restart_threshold)
-    if restart_threshold and code_axis_name is not None:
-        raise ValueError(
-            f"{name}: restart_threshold must be 0 for a codebook spread over devices; got {restart_threshold}"
-        )
 
     def init(
         key: PRNGKeyArray, sample: Float[Array, "*n d"], *, mask: Bool[Array, "*n"] | None = None
@@ -140,7 +135,14 @@ def ema_vector_quantizer(
         if not restart_threshold:
             return state
         mean_count = total / num_codes
-        candidates, usable = spread_rows(key, x, counted, num=num_codes, axis_name=axis_name)
+        candidates, usable = spread_rows(
+            key,
+            x,
+            counted,
+            num=num_codes,
+            axis_name=axis_name,
+            code_axis_name=code_axis_name,
+        )
         restarts = usable & (counts < restart_threshold * mean_count)
         new_count = mean_count * state.weight
         return EmaState(

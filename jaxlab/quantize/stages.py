@@ -39,7 +39,7 @@ def residual(
       quantizer: of each stage. Its own ``gradient`` is not used.
       depth: number of stages.
       shared: all stages have one codebook. It is updated once a call, with the residuals of all stages, after all of
-        them were quantized by the one that came in; the search is done twice for that.
+        them were quantized by the one that came in.
       dropout: probability that a call uses only the first m stages, m uniform in 1..depth; the same m for the whole
         batch, and on all devices that get the same key. Codes of stages left out are -1.
       scale: :math:`s`, by which each stage is finer than the one before: 1 for codebooks, which find their scale by
@@ -70,6 +70,10 @@ def residual(
     _check.at_least("residual", "depth", depth, 1)
     _check.fraction("residual", "dropout", dropout)
     _check.positive("residual", "scale", scale)
+
+    def zeros_of(x):
+        """Zeros that vary over devices as the vectors do."""
+        return jnp.where(jnp.isnan(lax.stop_gradient(x)), 0, jnp.zeros((), x.dtype))
 
     def sizes(dtype):
         return jnp.array([scale**number for number in range(depth)], dtype)
@@ -102,36 +106,32 @@ def residual(
         key: PRNGKeyArray, params: Any, state: Any, x: Float[Array, "*n d"], *, mask: Bool[Array, "*n"] | None = None
     ) -> tuple[Quantized, Any]:
         check_vectors("residual", x, None, mask)
-        key_stages, key_used, key_gradient = jax.random.split(key, 3)
+        key_stages, key_used, key_gradient, key_update = jax.random.split(key, 4)
         vectors, used = widen(x), number_used(key_used)
         steps = jnp.arange(depth), sizes(vectors.dtype)
 
         def stage(total, given):
-            (number, size), (params, state) = given
+            (number, size), own = given
             rest = (vectors - total) / size
+            stage_params, stage_state = (params, state) if shared else own
             stage_key = jax.random.fold_in(key_stages, number)
-            out, new_state = quantizer.apply(stage_key, params, state, rest, mask=mask_of(x, mask, number, used))
-            value = quantizer.decode(params, state, out.codes).astype(vectors.dtype)
-            return lax.stop_gradient(total + size * value), (out.codes, out.loss, new_state)
+            stage_mask = mask_of(x, mask, number, used)
+            out, new_state = quantizer.apply(stage_key, stage_params, stage_state, rest, mask=stage_mask)
+            value = quantizer.decode(stage_params, stage_state, out.codes).astype(vectors.dtype)
+            # Of a shared codebook it is one update, after all of them.
+            found = out.codes, out.loss, (lax.stop_gradient(rest), stage_mask) if shared else new_state
+            return lax.stop_gradient(total + size * value), found
 
-        def search(total, given):
-            number, size = given
-            rest = (vectors - total) / size
-            codes = quantizer.encode(params, state, lax.stop_gradient(rest))
-            value = quantizer.decode(params, state, codes).astype(vectors.dtype)
-            return lax.stop_gradient(total + size * jnp.where(number < used, value, 0)), rest
-
-        # Zeros that vary over devices as the vectors do.
-        zero = jnp.where(jnp.isnan(lax.stop_gradient(vectors)), 0, jnp.zeros((), vectors.dtype))
-        if shared:
-            _, rests = lax.scan(search, zero, steps)
-            each = [found for number in range(depth) if (found := mask_of(x, mask, number, used)) is not None]
-            masks = jnp.stack(each) if each else None
-            out, new_state = quantizer.apply(key_stages, params, state, rests, mask=masks)
-            codes, loss = out.codes, out.loss
+        stages = steps, None if shared else (params, state)
+        _, (codes, losses, found) = lax.scan(stage, zeros_of(vectors), stages)
+        loss = jnp.sum(losses) / used.astype(losses.dtype)
+        if not shared:
+            new_state = found
+        elif quantizer.update is None:
+            new_state = state
         else:
-            _, (codes, losses, new_state) = lax.scan(stage, zero, (steps, (params, state)))
-            loss = jnp.sum(losses) / used.astype(losses.dtype)
+            rests, masks = found
+            new_state = quantizer.update(key_update, params, state, rests, codes, mask=masks)
         codes = jnp.moveaxis(codes, 0, x.ndim - 1)
         hard = decode(params, state, codes).astype(x.dtype)
         values = gradient(key_gradient, hard, x)
@@ -149,8 +149,7 @@ def residual(
             value = quantizer.decode(stage_params, stage_state, codes).astype(vectors.dtype)
             return total + size * value, codes
 
-        zero = jnp.where(jnp.isnan(vectors), 0, jnp.zeros((), vectors.dtype))
-        _, codes = lax.scan(search, zero, (sizes(vectors.dtype), None if shared else (params, state)))
+        _, codes = lax.scan(search, zeros_of(vectors), (sizes(vectors.dtype), None if shared else (params, state)))
         return jnp.moveaxis(codes, 0, x.ndim - 1)
 
     def decode(params: Any, state: Any, codes: Int[Array, "*codes"]) -> Float[Array, "*n d"]:
@@ -158,4 +157,34 @@ def residual(
         values = jax.vmap(quantizer.decode, (None, None, 0) if shared else 0)(params, state, by_stage)
         return jnp.sum(values * sizes(values.dtype).reshape(-1, *(1,) * (values.ndim - 1)), 0)
 
-    return Quantizer(init, apply, encode, decode, quantizer.num_codes, (depth, *quantizer.code_shape))
+    def update(
+        key: PRNGKeyArray,
+        params: Any,
+        state: Any,
+        x: Float[Array, "*n d"],
+        codes: Int[Array, "*codes"],
+        *,
+        mask: Bool[Array, "*n"] | None = None,
+    ) -> Any:
+        assert quantizer.update is not None
+        vectors, by_stage = widen(x), jnp.moveaxis(codes, x.ndim - 1, 0)
+        # A stage that was left out has codes of -1 all over, and decodes to 0.
+        there = jnp.any(by_stage.reshape(*by_stage.shape[: x.ndim], -1) >= 0, -1)
+        masks = there if mask is None else there & mask[None]
+        values = jax.vmap(quantizer.decode, (None, None, 0) if shared else 0)(params, state, by_stage)
+        sizes_of = sizes(vectors.dtype).reshape(-1, *(1,) * x.ndim)
+        sums = jnp.cumsum(sizes_of * values.astype(vectors.dtype), 0)
+        before = jnp.concatenate([zeros_of(vectors)[None], sums[:-1]])
+        rests = (vectors[None] - before) / sizes_of
+        if shared:
+            return quantizer.update(key, params, state, rests, by_stage, mask=masks)
+
+        def one(key, params, state, x, codes, mask):
+            assert quantizer.update is not None
+            return quantizer.update(key, params, state, x, codes, mask=mask)
+
+        return jax.vmap(one)(jax.random.split(key, depth), params, state, rests, by_stage, masks)
+
+    shape = depth, *quantizer.code_shape
+    changing = None if quantizer.update is None else update
+    return Quantizer(init, apply, encode, decode, quantizer.num_codes, shape, update=changing)

@@ -258,7 +258,7 @@ def test_counts_go_on_beyond_two_to_the_24():
     one = metrics.state_of(metric, jnp.array([1.0]), jnp.array([0]))
     many = jax.tree.map(lambda leaf: leaf * 2**24, one)
     merged = metrics.merge_states(many, one)
-    assert merged[0].whole.item() == merged[1]["decided"].whole.item() == 2**24 + 1
+    assert merged.weight.whole.item() == merged.sums["decided"].whole.item() == 2**24 + 1
     assert float(jnp.float32(2**24) + jnp.float32(1)) == 2**24  # what a float32 count would be
 
 

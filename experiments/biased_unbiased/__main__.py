@@ -44,9 +44,16 @@ TINY = Config(replicates=200, population=5_000)
 
 
 def replicate(key: jax.Array, function: Any, count: int) -> Any:
-    """``function(key)`` for independent keys: mean and standard error of each leaf."""
-    samples = jax.jit(lambda keys: jax.lax.map(function, keys, batch_size=500))(jax.random.split(key, count))
-    return jax.tree.map(lambda leaf: tuple(map(float, (leaf.mean(), leaf.std() / count**0.5))), samples)
+    """``function(key)`` for independent keys: mean and standard error of each of the results, by name."""
+    names: list[str] = []
+
+    def named(key: jax.Array) -> dict[str, jax.Array]:
+        results = function(key)
+        names[:] = results  # JAX sorts the keys of what it returns
+        return results
+
+    samples = jax.jit(lambda keys: jax.lax.map(named, keys, batch_size=500))(jax.random.split(key, count))
+    return {name: (float(samples[name].mean()), float(samples[name].std() / count**0.5)) for name in names}
 
 
 def rows_of(key: jax.Array, cases: list[tuple[Row, Any]], count: int) -> list[Row]:

@@ -188,7 +188,7 @@ def draw_figure(results: dict[str, np.ndarray], config: Config, path: Path) -> N
         panel.axhline(before.mean(), color="grey", linewidth=1, linestyle=":")
         panel.set(xlabel="steps of fine-tuning", title=f"batches of {size}")
     panels[0].set_ylabel(f"test F1 (mean of {config.num_seeds} seeds)")
-    panels[0].legend()
+    panels[-1].legend(loc="lower right")
     figure.savefig(path, dpi=150)
 
 
@@ -197,7 +197,8 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
     x, y = load(config.digit)
     keys = jax.random.split(jax.random.key(0), config.num_seeds)
     curves = jax.jit(lambda keys: jax.lax.map(lambda key: run(key, x, y, config), keys))(keys)
-    curves = {name: np.asarray(curves[name]) for name in ("before fine-tuning", *(n for n in curves if "," in n))}
+    names = (f"{loss}, batch {size}" for size in config.batch_sizes for loss in LOSSES)
+    curves = {name: np.asarray(curves[name]) for name in ("before fine-tuning", *names)}
     results = {name: curve[:, -1] for name, curve in curves.items()}
     baseline = results["before fine-tuning"]
     table = Table("loss of the fine-tuning", "test F1", "against before (paired)")

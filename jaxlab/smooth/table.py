@@ -88,9 +88,20 @@ def _two(function):
     return lambda x, *, temperature: function(x, k=min(2, x.shape[-1]), temperature=temperature)
 
 
+def _lower_quartile(x):
+    """``numpy.quantile(x, 0.25, method="averaged_inverted_cdf")``, a method that JAX has not."""
+    above, ascending = x.shape[-1] // 4, jnp.sort(x, -1)
+    # A quarter of the size that is whole falls between two elements.
+    below = above if x.shape[-1] % 4 else above - 1
+    return 0.5 * ascending[..., below] + 0.5 * ascending[..., above]
+
+
+@jax.jit
 def _trimmed(x):
-    out = x.shape[-1] // 4
-    return jnp.sum(jnp.sort(x, -1)[..., out : x.shape[-1] - out], -1) / (x.shape[-1] - 2 * out)
+    size, out = x.shape[-1], x.shape[-1] // 4
+    place = jnp.argsort(jnp.argsort(x, -1, descending=True), -1)
+    kept = jnp.where((place >= out) & (place < size - out), 1, 0).astype(x.dtype)
+    return jnp.sum(kept * x, -1) / max(size - 2 * out, 1)
 
 
 def _trimmed_bound(x, temperature):
@@ -104,6 +115,7 @@ def _zigzag(x):
     return jnp.broadcast_to(jnp.round(jnp.sin(index * jnp.pi / 2)) * (index + 1), x.shape)
 
 
+@jax.jit
 def _correlation(x, y):
     x, y = (z - (z.shape[-1] + 1) / 2 for z in (x, y))
     squares = jnp.sum(x**2, -1) * jnp.sum(y**2, -1)
@@ -123,8 +135,8 @@ def _distances(x, y):
 
 
 def _differ(x):
-    """How likely two numbers of a sequence and of its mirror image are to be different symbols, between 0 and 1."""
-    return 1 - jnp.exp(-_distances(x, x[::-1]))
+    """How much two numbers of a sequence and of its mirror image differ as symbols, between 0 and 1."""
+    return jnp.minimum(_distances(x, x[::-1]), 1)
 
 
 def _best_path(gain, gap, *, entered=False):
@@ -188,7 +200,7 @@ SMOOTH: dict[str, SmoothFunction] = {
     "median": SmoothFunction(quantiles.median, partial(jnp.median, axis=-1), _log_size),
     "quantile": SmoothFunction(
         lambda x, *, temperature: quantiles.quantile(x, 0.25, temperature=temperature),
-        lambda x: jnp.quantile(x, 0.25, axis=-1, method="averaged_inverted_cdf"),
+        _lower_quartile,
         # Below four elements q n is less than one: the threshold lies beyond the smallest.
         lambda x, t: _log_size(x, t) + (t * jnp.log(3.0) if x.shape[-1] < 4 else 0),
     ),

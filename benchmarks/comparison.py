@@ -30,8 +30,9 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def measure(comparison: Comparison, rounds: int) -> dict[str, Any]:
     """Times the two in turn; the ratios of neighbours, so that a slow moment hits both."""
-    rounds = max(5, round(rounds * min(1, 0.2 / comparison.seconds)))
-    for function in (comparison.ours, comparison.other) * 3:
+    slow = comparison.seconds >= 5
+    rounds = 3 if slow else max(5, round(rounds * min(1, 0.2 / comparison.seconds)))
+    for function in (comparison.ours, comparison.other) * (1 if slow else 3):
         seconds(function)
     pairs = []
     for i in range(rounds):

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def key(function: str, value: Any) -> None:
@@ -65,6 +66,24 @@ def multiple_of(function: str, argument: str, value: int, factor: int) -> None:
     """Raises unless ``value`` is a multiple of ``factor``."""
     if value % factor:
         raise ValueError(f"{function}: {argument} must be a multiple of {factor}; got {value}")
+
+
+def values_within(
+    function: str, argument: str, value: Any, minimum: float | int, maximum: float | int, where: Any = None
+) -> None:
+    """Raises if an array whose numbers are known (it is not traced) has one outside ``minimum`` ... ``maximum``."""
+    if isinstance(value, jax.core.Tracer) or isinstance(where, jax.core.Tracer):
+        return
+    numbers = np.asarray(value, np.float64)
+    wrong = ~((numbers >= minimum) & (numbers <= maximum))
+    if where is not None:
+        where = np.asarray(where) != 0
+        wrong &= where.reshape(where.shape + (1,) * (wrong.ndim - where.ndim))
+    if wrong.any():
+        raise ValueError(
+            f"{function}: {argument} must lie in {minimum:g} ... {maximum:g}; got {numbers[wrong][0]:g}"
+            f" ({np.count_nonzero(wrong)} of {wrong.size} outside)"
+        )
 
 
 def same_shape(function: str, **arguments: Any) -> None:

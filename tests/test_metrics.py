@@ -17,7 +17,7 @@ from jaxlab import metrics
 
 SIZE, CLASSES = 12, 3
 AVERAGES = {"macro": metrics.macro, "micro": metrics.micro, "weighted": metrics.weighted}
-BEST = hypothesis.settings(deadline=None, max_examples=40)
+BEST = hypothesis.settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 10**6)
 
 
@@ -47,6 +47,14 @@ DECISIONS = {make: make(temperature=0.0) for make in (metrics.multiclass, metric
 
 def hard(name, decision=metrics.multiclass, **options):
     return compiled(name, decision=DECISIONS[decision], **options)
+
+
+@functools.cache
+def of_samples(name, zero):
+    """The mean over examples of a metric of each one's labels."""
+    decision = DECISIONS[metrics.multilabel]
+    metric = metrics.samplewise(getattr(metrics, name)(decision, average=metrics.micro, zero_division=zero))
+    return jax.jit(lambda p, t, w: metrics.evaluate(metric, p, t, weights=w))
 
 
 @BEST
@@ -86,8 +94,10 @@ def test_sets_of_labels_and_bits_are_scikit_learns(seed, zero):
     logits, _, weights = case(seed)
     bits = np.random.default_rng(seed).integers(0, 2, (SIZE, CLASSES))
     keep = {"sample_weight": weights, "zero_division": zero}
-    actual = hard("samplewise_f_beta", metrics.multilabel, zero_division=zero)(logits, bits, weights)
-    close(actual, sk.f1_score(bits, logits > 0, average="samples", **keep))
+    for name in ("precision", "recall", "f_beta", "jaccard"):
+        reference = {"f_beta": sk.f1_score}.get(name) or getattr(sk, f"{name}_score")
+        actual = of_samples(name, zero)(logits, bits, weights)
+        close(actual, reference(bits, logits > 0, average="samples", **keep))
     actual = hard("f_beta", metrics.multilabel, average=metrics.micro, zero_division=zero)(logits, bits, weights)
     close(actual, sk.f1_score(bits, logits > 0, average="micro", **keep))
     of_sets = compiled("set_f1", temperature=0.0, zero_division=zero)
@@ -105,7 +115,8 @@ def ranking(seed):
     scores = random.integers(-3, 4, SIZE).astype(np.float32) / 2
     targets = random.integers(0, 2, SIZE)
     targets[:2] = 0, 1
-    weights = random.integers(1, 4, SIZE).astype(np.float32)
+    weights = random.integers(0, 4, SIZE).astype(np.float32)
+    weights[:2] = 1, 0.5  # a positive and a negative
     return scores, targets, weights, random.integers(0, 4, SIZE).astype(np.float32)
 
 
@@ -122,9 +133,26 @@ def test_rankings_are_scikit_learns(seed):
     for rate in (0.2, 0.5):
         actual = metrics.partial_auc(scores, targets, max_rate=rate, temperature=0.0)
         close(actual, sk.roc_auc_score(targets, scores, max_fpr=rate))
+        actual = metrics.partial_auc(scores, targets, weights=weights, max_rate=rate, temperature=0.0)
+        close(actual, sk.roc_auc_score(targets, scores, max_fpr=rate, sample_weight=weights))
+    for weight in (None, weights):
+        precision, recall, _ = sk.precision_recall_curve(targets, scores, sample_weight=weight)
+        actual = metrics.precision_recall_auc(scores, targets, weights=weight, temperature=0.0)
+        close(actual, sk.auc(recall, precision))
     for top in (None, 4):
         actual = metrics.ndcg(scores, gains, num_top=top, temperature=0.0)
         close(actual, sk.ndcg_score(gains[None], scores[None], k=top) if gains.any() else 0)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.3])
+def test_a_weight_of_two_is_two_items_in_the_smooth_areas_too(temperature):
+    scores, targets, weights, _ = ranking(5)
+    again = np.repeat(np.arange(SIZE), weights.astype(int))
+    whole = np.floor(weights)
+    for name in ("roc_auc", "partial_auc"):
+        function = functools.partial(getattr(metrics, name), temperature=temperature)
+        one, other = function(scores, targets, weights=whole), function(scores[again], targets[again])
+        np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 0.02])
@@ -133,6 +161,7 @@ def test_smooth_rankings_are_near_the_hard_ones_where_there_are_no_ties(temperat
     targets = jnp.asarray(np.arange(SIZE) % 3 == 0).astype(jnp.int32)
     functions = (
         metrics.roc_auc,
+        metrics.precision_recall_auc,
         metrics.average_precision,
         metrics.ndcg,
         metrics.reciprocal_rank,
@@ -258,7 +287,7 @@ def test_counts_go_on_beyond_two_to_the_24():
     one = metrics.state_of(metric, jnp.array([1.0]), jnp.array([0]))
     many = jax.tree.map(lambda leaf: leaf * 2**24, one)
     merged = metrics.merge_states(many, one)
-    assert merged[0].whole.item() == merged[1]["decided"].whole.item() == 2**24 + 1
+    assert merged.weight.whole.item() == merged.sums["decided"].whole.item() == 2**24 + 1
     assert float(jnp.float32(2**24) + jnp.float32(1)) == 2**24  # what a float32 count would be
 
 
@@ -348,8 +377,30 @@ def test_empty_and_weightless_batches_have_stated_values_and_no_nan():
 def test_bad_input_is_refused():
     logits, labels, _ = (jnp.asarray(x) for x in case(0))
     f1, kappa = metrics.f_beta(metrics.multiclass()), metrics.cohen_kappa(metrics.multiclass())
-    with pytest.raises(ValueError, match=r"^merge_states: states must be of one metric"):
-        metrics.merge_states(metrics.state_of(f1, logits, labels), metrics.state_of(kappa, logits, labels))
+    # The same shapes, and nothing in common but them.
+    accuracy, brier = metrics.accuracy(metrics.multiclass()), metrics.brier(metrics.multiclass())
+    for one, other, names in (
+        (f1, kappa, "'counts of multiclass'; got that of 'confusion matrix of multiclass'"),
+        (accuracy, brier, "'accuracy of multiclass'; got that of 'squared errors of multiclass'"),
+    ):
+        state, wrong = (metrics.state_of(metric, logits, labels) for metric in (one, other))
+        message = f"state must be of the statistic {names}"
+        with pytest.raises(ValueError, match=f"^merge_states: {message}"):
+            metrics.merge_states(state, wrong)
+        with pytest.raises(ValueError, match=f"^decay_state: {message}"):
+            metrics.decay_state(state, wrong)
+        with pytest.raises(ValueError, match=f"^value_of: {message}"):
+            metrics.value_of(one, wrong)
+        with pytest.raises(ValueError, match=f"^linearize: {message}"):
+            metrics.linearize(one, wrong)
+        with pytest.raises(ValueError, match="Mismatch custom node data"):
+            jax.tree.map(jnp.add, state, wrong)
+    # Precision and recall are of one statistic: a state of one is a state of the other.
+    recall = metrics.recall(metrics.multiclass())
+    close(metrics.value_of(recall, metrics.state_of(f1, logits, labels)), metrics.evaluate(recall, logits, labels))
+    few = metrics.state_of(f1, logits[:, :2], jnp.minimum(labels, 1))
+    with pytest.raises(ValueError, match=r"^merge_states: states of 'counts of multiclass' must have the same shapes"):
+        metrics.merge_states(metrics.state_of(f1, logits, labels), few)
     with pytest.raises(ValueError, match=r"^state_of: .* the same number of examples; got \[11, 12\]"):
         metrics.evaluate(f1, logits, labels[:-1])
     with pytest.raises(ValueError, match=r"^multiclass: .* integer label; got"):
@@ -363,6 +414,29 @@ def test_bad_input_is_refused():
         metrics.evaluate(metrics.top_k_accuracy(k=5), logits, labels)
     with pytest.raises(ValueError, match=r"precision_at: num_top must lie in 1 \.\.\. 3; got 9"):
         metrics.precision_at(logits[0], logits[0], num_top=9)
+    for wrong in (labels.at[3].set(-1), labels.at[3].set(3)):
+        for metric in (f1, kappa, metrics.top_k_accuracy(k=2)):
+            with pytest.raises(
+                ValueError, match=r"^state_of: labels must lie in 0 \.\.\. 2; got (-1|3) \(1 of 12 outside\)"
+            ):
+                metrics.evaluate(metric, logits, wrong)
+        # What has no weight may have any label, and what is traced is not looked at.
+        weights = jnp.ones(SIZE).at[3].set(0)
+        close(
+            metrics.evaluate(f1, logits, wrong, weights=weights), metrics.evaluate(f1, logits, labels, weights=weights)
+        )
+        assert np.isfinite(jax.jit(lambda wrong: metrics.evaluate(f1, logits, wrong))(wrong))
+    with pytest.raises(ValueError, match=r"^state_of: bits must lie in 0 \.\.\. 1; got 2"):
+        metrics.evaluate(metrics.f_beta(metrics.multilabel()), logits, jnp.full(logits.shape, 2))
+    for name in ("roc_auc", "partial_auc", "average_precision", "precision_recall_auc", "reciprocal_rank"):
+        with pytest.raises(ValueError, match=rf"^{name}: targets must lie in 0 \.\.\. 1; got 2 \(4 of 12 outside\)"):
+            getattr(metrics, name)(logits[:, 0], jnp.arange(12) % 3)
+    with pytest.raises(ValueError, match=r"^ndcg: gains must lie in 0 \.\.\. inf; got -1"):
+        metrics.ndcg(logits[0], jnp.array([1.0, -1.0, 0.0]))
+    text, mask = jnp.zeros((1, 4, 3)), jnp.ones((1, 4), bool)
+    for metric in (metrics.bleu(), metrics.rouge_l(), metrics.token_error_rate()):
+        with pytest.raises(ValueError, match=r"^state_of: tokens must lie in 0 \.\.\. 2; got 9"):
+            metrics.evaluate(metric, (text, mask), (jnp.full((1, 4), 9), mask))
     for transform in (metrics.jackknife_metric, metrics.delta_metric):
         with pytest.raises(ValueError, match="at least 2 samples are needed; got 1"):
             transform(f1)(logits[:1], labels[:1])

@@ -32,7 +32,7 @@ class Config:
     """Settings of the measurement."""
 
     out: Path = Path("runs/biased_unbiased")
-    """Directory for tables.json and biases.png."""
+    """Directory for tables.json and biases.png; the committed ones lie beside this file."""
     replicates: int = 10_000
     """Independent samples behind each number."""
     population: int = 2_000_000
@@ -44,9 +44,16 @@ TINY = Config(replicates=200, population=5_000)
 
 
 def replicate(key: jax.Array, function: Any, count: int) -> Any:
-    """``function(key)`` for independent keys: mean and standard error of each leaf."""
-    samples = jax.jit(lambda keys: jax.lax.map(function, keys, batch_size=500))(jax.random.split(key, count))
-    return jax.tree.map(lambda leaf: tuple(map(float, (leaf.mean(), leaf.std() / count**0.5))), samples)
+    """``function(key)`` for independent keys: mean and standard error of each of the results, by name."""
+    names: list[str] = []
+
+    def named(key: jax.Array) -> dict[str, jax.Array]:
+        results = function(key)
+        names[:] = results  # JAX sorts the keys of what it returns
+        return results
+
+    samples = jax.jit(lambda keys: jax.lax.map(named, keys, batch_size=500))(jax.random.split(key, count))
+    return {name: (float(samples[name].mean()), float(samples[name].std() / count**0.5)) for name in names}
 
 
 def rows_of(key: jax.Array, cases: list[tuple[Row, Any]], count: int) -> list[Row]:
@@ -194,6 +201,23 @@ def show(title: str, rows: list[Row]) -> None:
     rich.print(table)
 
 
+HEADLINES = ("f_measure", "alignment")
+COMMITTED = Path(__file__).with_name("tables.json")
+
+
+def largest_z(tables: dict[str, list[Row]], others: dict[str, list[Row]]) -> float:
+    """The largest difference between the headline tables of two runs, in standard errors of the difference."""
+    scores = [0.0]
+    for name in HEADLINES:
+        for row, other in zip(tables[name], others[name], strict=True):
+            for column in row:
+                if isinstance(row[column], str | int) or 0 in (row[column][1], other[column][1]):
+                    continue  # the size of the sample, or what was not sampled
+                (mean, error), (other_mean, other_error) = row[column], other[column]
+                scores.append(abs(mean - other_mean) / (error**2 + other_error**2) ** 0.5)
+    return max(scores)
+
+
 def draw_figure(tables: dict[str, list[Row]], path: Path) -> None:
     """Three panels: the F-measure's gradient, CKA, and the logarithm's bias."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
@@ -238,6 +262,9 @@ def main(config: Config) -> dict[str, list[Row]]:
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "tables.json").write_text(json.dumps(tables, indent=1) + "\n")
     draw_figure(tables, config.out / "biases.png")
+    if COMMITTED.exists():
+        z = largest_z(tables, json.loads(COMMITTED.read_text()))
+        rich.print(f"largest difference of a headline number to the committed tables: {z:.1f} standard errors")
     return tables
 
 

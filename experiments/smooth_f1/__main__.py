@@ -1,6 +1,6 @@
 """Fine-tuning on the smooth F1 after cross entropy, on real imbalanced data: naive and linearised.
 
-    python -m experiments.smooth_f1           # about a minute on two cores
+    python -m experiments.smooth_f1           # about two minutes on two cores
     python -m experiments.smooth_f1 --help
 
 The scans of handwritten digits that come with scikit-learn, one digit (9% to 10%) against the rest, half of them for
@@ -21,6 +21,7 @@ import numpy as np
 import optax
 import rich
 import tyro
+from matplotlib.figure import Figure
 from rich.table import Table
 from sklearn.datasets import load_digits
 
@@ -32,7 +33,7 @@ class Config:
     """Settings of the experiment."""
 
     out: Path = Path("runs/smooth_f1")
-    """Directory for results.json."""
+    """Directory for results.json and f1.png."""
     digit: int = 8
     """The positive class."""
     num_seeds: int = 10
@@ -41,7 +42,9 @@ class Config:
     first_steps: int = 300
     """On cross entropy, with batches of 128."""
     steps: int = 2000
-    """Of fine-tuning."""
+    """Of fine-tuning, a multiple of ``every``."""
+    every: int = 50
+    """Steps between measurements of the test F1, for the figure."""
     first_rate: float = 0.02
     rate: float = 0.002
     temperature: float = 1.0
@@ -49,7 +52,7 @@ class Config:
     """Of the running state."""
 
 
-TINY = Config(num_seeds=2, batch_sizes=(8,), first_steps=5, steps=5)
+TINY = Config(num_seeds=2, batch_sizes=(8,), first_steps=5, steps=10, every=5)
 
 SOFT = metrics.binary()
 HARD_F1 = metrics.f_beta(metrics.binary(temperature=0.0))
@@ -96,8 +99,15 @@ def cross_entropy(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> j
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits_of(params, x), y.astype(x.dtype)))
 
 
-def fit(key: jax.Array, data: Split, state: TrainState, loss: str, size: int, num: int, rate: float, config: Config):
-    """``num`` steps of Adam on minibatches drawn with replacement."""
+def test_f1(state: TrainState, data: Split) -> jax.Array:
+    """The F1 on the test half, decided at 0."""
+    return metrics.evaluate(HARD_F1, logits_of(state.params, data.test_x), data.test_y)
+
+
+def fit(
+    key: jax.Array, data: Split, state: TrainState, loss: str, size: int, num: int, rate: float, config: Config
+) -> tuple[TrainState, jax.Array]:
+    """``num`` steps of Adam on minibatches drawn with replacement; the test F1 on the way."""
     f1 = metrics.f_beta(metrics.binary(temperature=config.temperature))
     optimizer = optax.adam(rate)
 
@@ -123,18 +133,24 @@ def fit(key: jax.Array, data: Split, state: TrainState, loss: str, size: int, nu
     start = metrics.state_of(f1, logits_of(state.params, data.x), data.y, weights=weights)
     start = metrics.decay_state(start, start)
     state = TrainState(state.params, optimizer.init(state.params), start)
-    return jax.lax.scan(step, state, jax.random.split(key, num))[0]
+    every = min(config.every, num)
+
+    def steps(state, keys):
+        state, _ = jax.lax.scan(step, state, keys)
+        return state, test_f1(state, data)
+
+    return jax.lax.scan(steps, state, jax.random.split(key, (num // every, every)))
 
 
 LOSSES = ("cross entropy", "naive F1", "linearised F1")
 
 
 def run(key: jax.Array, x: np.ndarray, y: np.ndarray, config: Config) -> dict[str, jax.Array]:
-    """Test F1 of one seed: after cross entropy, and after each fine-tuning."""
+    """Test F1 of one seed: after cross entropy, and in the course of each fine-tuning."""
     split_key, first_key, key = jax.random.split(key, 3)
     data = split(split_key, x, y)
     params = {"weights": jnp.zeros(x.shape[1]), "bias": jnp.zeros(())}
-    first = fit(
+    first, _ = fit(
         first_key,
         data,
         TrainState(params, None, None),
@@ -145,30 +161,49 @@ def run(key: jax.Array, x: np.ndarray, y: np.ndarray, config: Config) -> dict[st
         config,
     )
 
-    def test(state):
-        return metrics.evaluate(HARD_F1, logits_of(state.params, data.test_x), data.test_y)
-
-    results = {"before fine-tuning": test(first)}
+    results = {"before fine-tuning": test_f1(first, data)[None]}
     for size in config.batch_sizes:
         for loss in LOSSES:
             # The same batches for every loss: differences between them are paired.
             again = jax.random.fold_in(key, size)
-            results[f"{loss}, batch {size}"] = test(
-                fit(again, data, first, loss, size, config.steps, config.rate, config)
-            )
+            _, results[f"{loss}, batch {size}"] = fit(again, data, first, loss, size, config.steps, config.rate, config)
     return results
+
+
+def draw_figure(results: dict[str, np.ndarray], config: Config, path: Path) -> None:
+    """The test F1 in the course of the fine-tuning, one panel for each size of the batch."""
+    figure = Figure(figsize=(5.5 * len(config.batch_sizes), 4), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(config.batch_sizes), sharey=True))
+    before = results["before fine-tuning"]
+    for panel, size in zip(panels, config.batch_sizes, strict=True):
+        for loss in LOSSES:
+            values = np.concatenate([before, results[f"{loss}, batch {size}"]], 1)
+            steps = np.arange(values.shape[1]) * config.every
+            # The seeds differ by what is easy to classify: what counts is the change from where each began.
+            error = (values - before).std(0, ddof=1) / len(values) ** 0.5
+            (line,) = panel.plot(steps, values.mean(0), label=loss)
+            panel.fill_between(
+                steps, values.mean(0) - error, values.mean(0) + error, color=line.get_color(), alpha=0.15, linewidth=0
+            )
+        panel.axhline(before.mean(), color="grey", linewidth=1, linestyle=":")
+        panel.set(xlabel="steps of fine-tuning", title=f"batches of {size}")
+    panels[0].set_ylabel(f"test F1 (mean of {config.num_seeds} seeds)")
+    panels[-1].legend(loc="lower right")
+    figure.savefig(path, dpi=150)
 
 
 def main(config: Config) -> dict[str, tuple[float, float]]:
     """Runs all seeds; prints and writes mean test F1 and standard error."""
     x, y = load(config.digit)
     keys = jax.random.split(jax.random.key(0), config.num_seeds)
-    results = jax.jit(lambda keys: jax.lax.map(lambda key: run(key, x, y, config), keys))(keys)
-    baseline = np.asarray(results["before fine-tuning"])
+    curves = jax.jit(lambda keys: jax.lax.map(lambda key: run(key, x, y, config), keys))(keys)
+    names = (f"{loss}, batch {size}" for size in config.batch_sizes for loss in LOSSES)
+    curves = {name: np.asarray(curves[name]) for name in ("before fine-tuning", *names)}
+    results = {name: curve[:, -1] for name, curve in curves.items()}
+    baseline = results["before fine-tuning"]
     table = Table("loss of the fine-tuning", "test F1", "against before (paired)")
     summary = {}
     for name, values in results.items():
-        values = np.asarray(values)
         errors = [z.std(ddof=1) / len(z) ** 0.5 for z in (values, values - baseline)]
         summary[name] = (float(values.mean()), float(errors[0]))
         change = values.mean() - baseline.mean()
@@ -177,6 +212,7 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
     rich.print(table)
     config.out.mkdir(parents=True, exist_ok=True)
     (config.out / "results.json").write_text(json.dumps(summary, indent=1) + "\n")
+    draw_figure(curves, config, config.out / "f1.png")
     return summary
 
 

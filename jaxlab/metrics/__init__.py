@@ -6,6 +6,7 @@ end is curved, so that a minibatch is biased: :func:`linearize`, :func:`jackknif
 that.
 """
 
+from jaxlab.metrics.areas import average_precision, partial_auc, precision_recall_auc, roc_auc
 from jaxlab.metrics.classification import (
     accuracy,
     balanced_accuracy,
@@ -19,6 +20,7 @@ from jaxlab.metrics.continuous import cosine, linear_cka, mutual_information, pi
 from jaxlab.metrics.decisions import binary, macro, micro, multiclass, multilabel, weighted
 from jaxlab.metrics.metric import (
     Metric,
+    State,
     Sum,
     delta_metric,
     evaluate,
@@ -35,25 +37,20 @@ from jaxlab.metrics.overlap import (
     jaccard,
     precision,
     recall,
-    samplewise_f_beta,
+    samplewise,
     set_f1,
     tversky,
 )
-from jaxlab.metrics.ranking import (
-    average_precision,
-    mean_over_lists,
-    ndcg,
-    partial_auc,
-    precision_at,
-    recall_at,
-    reciprocal_rank,
-    roc_auc,
-)
+from jaxlab.metrics.ranking import mean_over_lists, ndcg, precision_at, recall_at, reciprocal_rank
 from jaxlab.metrics.running import decay_state
 from jaxlab.metrics.sequences import bleu, rouge_l, token_error_rate
+from jaxlab.metrics.table import METRICS, MetricRow
 
 __all__ = [
+    "METRICS",
     "Metric",
+    "MetricRow",
+    "State",
     "Sum",
     "accuracy",
     "average_precision",
@@ -87,13 +84,14 @@ __all__ = [
     "pinball",
     "precision",
     "precision_at",
+    "precision_recall_auc",
     "r_squared",
     "recall",
     "recall_at",
     "reciprocal_rank",
     "roc_auc",
     "rouge_l",
-    "samplewise_f_beta",
+    "samplewise",
     "set_f1",
     "state_of",
     "token_error_rate",

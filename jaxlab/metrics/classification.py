@@ -9,7 +9,7 @@ from jaxtyping import Array, ScalarLike
 
 from jaxlab import _check, smooth
 from jaxlab._precision import widen
-from jaxlab.metrics.decisions import Decision, ratio
+from jaxlab.metrics.decisions import Decision, check_bits, check_of, name_of, ratio
 from jaxlab.metrics.metric import Metric
 
 __all__ = [
@@ -33,6 +33,12 @@ def _confusion(decision: Decision) -> Callable[[Any, Any], Array]:
         return true[:, None] * decided[None]
 
     return stat
+
+
+def _of_confusion(decision: Decision, final: Callable[[Array], Array]) -> Metric:
+    return Metric(
+        _confusion(decision), final, statistic=f"confusion matrix of {name_of(decision)}", check=check_of(decision)
+    )
 
 
 def accuracy(decision: Decision) -> Metric:
@@ -63,7 +69,7 @@ def accuracy(decision: Decision) -> Metric:
             return jnp.sum(decided * true)
         return jnp.mean(decided * true + (1 - decided) * (1 - true))
 
-    return Metric(stat, lambda mean: mean)
+    return Metric(stat, lambda mean: mean, statistic=f"accuracy of {name_of(decision)}", check=check_of(decision))
 
 
 def top_k_accuracy(*, k: int, temperature: ScalarLike = 1.0) -> Metric:
@@ -102,7 +108,10 @@ def top_k_accuracy(*, k: int, temperature: ScalarLike = 1.0) -> Metric:
         mask = smooth.top_k_mask(widen(logits), k, temperature=temperature)
         return jnp.sum(mask * jax.nn.one_hot(label, logits.shape[0], dtype=mask.dtype))
 
-    return Metric(stat, lambda mean: mean)
+    def check(function: str, predictions: Any, targets: Any, weights: Any) -> None:
+        _check.values_within(function, "labels", targets, 0, predictions.shape[-1] - 1, weights)
+
+    return Metric(stat, lambda mean: mean, statistic=f"top-{k} accuracy", check=check)
 
 
 def balanced_accuracy(decision: Decision) -> Metric:
@@ -132,7 +141,7 @@ def balanced_accuracy(decision: Decision) -> Metric:
         recalls = ratio(jnp.diagonal(confusion), true, 0.0)
         return ratio(jnp.sum(recalls), jnp.sum(true > 0).astype(true.dtype), 0.0)
 
-    return Metric(_confusion(decision), final)
+    return _of_confusion(decision, final)
 
 
 def matthews(decision: Decision, *, zero_division: float = 0.0) -> Metric:
@@ -172,7 +181,7 @@ def matthews(decision: Decision, *, zero_division: float = 0.0) -> Metric:
         covariance = jnp.trace(confusion) * jnp.sum(confusion) - jnp.sum(decided * true)
         return jnp.where(varies, covariance / jnp.sqrt(jnp.where(varies, squares, 1)), zero_division)
 
-    return Metric(_confusion(decision), final)
+    return _of_confusion(decision, final)
 
 
 def cohen_kappa(decision: Decision, *, zero_division: float = 0.0) -> Metric:
@@ -203,7 +212,7 @@ def cohen_kappa(decision: Decision, *, zero_division: float = 0.0) -> Metric:
         total = jnp.sum(confusion)
         return ratio(jnp.trace(confusion) * total - chance, total**2 - chance, zero_division)
 
-    return Metric(_confusion(decision), final)
+    return _of_confusion(decision, final)
 
 
 def brier(decision: Decision) -> Metric:
@@ -232,7 +241,13 @@ def brier(decision: Decision) -> Metric:
         decided, true = decision(prediction, target)
         return jnp.sum((decided - true) ** 2)
 
-    return Metric(stat, lambda mean: mean, increasing=False)
+    return Metric(
+        stat,
+        lambda mean: mean,
+        increasing=False,
+        statistic=f"squared errors of {name_of(decision)}",
+        check=check_of(decision),
+    )
 
 
 def calibration_error(*, num_bins: int = 10, temperature: ScalarLike = 0.02) -> Metric:
@@ -273,7 +288,17 @@ def calibration_error(*, num_bins: int = 10, temperature: ScalarLike = 0.02) -> 
         member = soft_bins(probability, num_bins, temperature)
         return member * (bit.astype(probability.dtype) - probability)
 
-    return Metric(stat, lambda means: jnp.sum(means * jnp.sign(means)), increasing=False)
+    def check(function: str, predictions: Any, targets: Any, weights: Any) -> None:
+        _check.values_within(function, "probabilities", predictions, 0, 1, weights)
+        check_bits(function, predictions, targets, weights)
+
+    return Metric(
+        stat,
+        lambda means: jnp.sum(means * jnp.sign(means)),
+        increasing=False,
+        statistic=f"calibration in {num_bins} bins",
+        check=check,
+    )
 
 
 def soft_bins(x: Array, num_bins: int, temperature: ScalarLike) -> Array:

@@ -1,5 +1,7 @@
 """Metrics of numbers and vectors: explained variance, quantile losses, similarities."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
@@ -46,7 +48,7 @@ def r_squared(*, center: float = 0.0, zero_division: float = 0.0) -> Metric:
         varies = variance > 0
         return jnp.where(varies, 1 - means["error"] / jnp.where(varies, variance, 1), zero_division)
 
-    return Metric(stat, final, counts=False)
+    return Metric(stat, final, counts=False, statistic=f"squares about {center:g}")
 
 
 def pinball(*, q: ScalarLike = 0.5, temperature: ScalarLike = 0.0) -> Metric:
@@ -87,7 +89,7 @@ def pinball(*, q: ScalarLike = 0.5, temperature: ScalarLike = 0.0) -> Metric:
         above, below = (smooth.relu(side * difference, temperature=temperature) for side in (1, -1))
         return share * above + (1 - share) * below
 
-    return Metric(stat, lambda mean: mean, increasing=False, counts=False)
+    return Metric(stat, lambda mean: mean, increasing=False, counts=False, statistic="quantile losses")
 
 
 def cosine() -> Metric:
@@ -113,7 +115,7 @@ def cosine() -> Metric:
         x, y = widen(x), widen(y)
         return ratio(jnp.sum(x * y), safe_sqrt(jnp.sum(x**2)) * safe_sqrt(jnp.sum(y**2)), 0.0)
 
-    return Metric(stat, lambda mean: mean)
+    return Metric(stat, lambda mean: mean, statistic="cosines")
 
 
 def linear_cka() -> Metric:
@@ -152,7 +154,7 @@ def linear_cka() -> Metric:
 
         return ratio(square("x", "y"), safe_sqrt(square("x", "x")) * safe_sqrt(square("y", "y")), 0.0)
 
-    return Metric(stat, final, counts=False)
+    return Metric(stat, final, counts=False, statistic="products of two vectors")
 
 
 def mutual_information(*, num_bins: int = 16, temperature: ScalarLike = 0.02) -> Metric:
@@ -197,4 +199,8 @@ def mutual_information(*, num_bins: int = 16, temperature: ScalarLike = 0.02) ->
         some = (joint > 0) & (both > 0)
         return jnp.sum(jnp.where(some, joint * jnp.log(jnp.where(some, joint, 1) / jnp.where(some, both, 1)), 0))
 
-    return Metric(stat, final)
+    def check(function: str, predictions: Any, targets: Any, weights: Any) -> None:
+        _check.values_within(function, "predictions", predictions, 0, 1, weights)
+        _check.values_within(function, "targets", targets, 0, 1, weights)
+
+    return Metric(stat, final, statistic=f"joint histogram of {num_bins} bins", check=check)

@@ -1,6 +1,7 @@
 """Decisions (of one class, of each label, of one bit), hard or at a temperature; and averages over classes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,6 +14,33 @@ from jaxlab._precision import widen
 __all__ = ["binary", "macro", "micro", "multiclass", "multilabel", "weighted"]
 
 Decision = Callable[[Any, Any], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A decision with a name, which tells states apart, and a check of the targets of a batch that is not traced."""
+
+    decide: Decision
+    name: str
+    check: Callable[[str, Any, Any, Any], None]
+
+    def __call__(self, prediction: Any, target: Any) -> tuple[Array, Array]:
+        return self.decide(prediction, target)
+
+
+def name_of(decision: Decision) -> str:
+    """What a decision is called, in the name of a statistic."""
+    return getattr(decision, "name", getattr(decision, "__qualname__", type(decision).__name__))
+
+
+def check_of(decision: Decision) -> Callable[[str, Any, Any, Any], None] | None:
+    """How the targets of a batch are checked, where that is known."""
+    return getattr(decision, "check", None)
+
+
+def check_bits(function: str, predictions: Any, targets: Any, weights: Any) -> None:
+    """Raises if a target that is known is no bit."""
+    _check.values_within(function, "bits", targets, 0, 1, weights)
 
 
 def ratio(numerator: Array, denominator: Array, zero_division: float) -> Array:
@@ -28,14 +56,15 @@ def multiclass(*, temperature: ScalarLike = 1.0) -> Decision:
       temperature: in the unit of the logits; the number 0 decides hard (the first of ties).
 
     Returns:
-      A function of logits [k] and an integer label of 0 ... k - 1 to two vectors [k], decided and true. A label outside
-      counts as no class.
+      A function of logits [k] and an integer label of 0 ... k - 1 to two vectors [k], decided and true. A traced label
+      outside counts as no class (others are refused).
 
     Gradient:
       That of the softmax.
 
     Raises:
-      ValueError: if ``temperature`` is a negative Python number; when called, if the label is not an integer.
+      ValueError: if ``temperature`` is a negative Python number; when called, if the label is not an integer; when a
+        metric is evaluated outside of ``jit``, if a label of some weight is not in 0 ... k - 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -54,7 +83,10 @@ def multiclass(*, temperature: ScalarLike = 1.0) -> Decision:
         decided = smooth.one_hot_argmax(widen(logits), temperature=temperature)
         return decided, jax.nn.one_hot(label, logits.shape[0], dtype=decided.dtype)
 
-    return decide
+    def check(function: str, predictions: Any, targets: Any, weights: Any) -> None:
+        _check.values_within(function, "labels", targets, 0, predictions.shape[-1] - 1, weights)
+
+    return Rule(decide, "multiclass", check)
 
 
 def multilabel(*, temperature: ScalarLike = 1.0) -> Decision:
@@ -70,7 +102,8 @@ def multilabel(*, temperature: ScalarLike = 1.0) -> Decision:
       That of the logistic function.
 
     Raises:
-      ValueError: if ``temperature`` is a negative Python number; when called, if the shapes differ.
+      ValueError: if ``temperature`` is a negative Python number; when called, if the shapes differ; when a metric is
+        evaluated outside of ``jit``, if a bit of some weight is outside 0 ... 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -86,7 +119,7 @@ def multilabel(*, temperature: ScalarLike = 1.0) -> Decision:
             return (wide > 0).astype(wide.dtype), bits.astype(wide.dtype)
         return smooth.step(wide, temperature=temperature), bits.astype(wide.dtype)
 
-    return decide
+    return Rule(decide, "multilabel", check_bits)
 
 
 def binary(*, temperature: ScalarLike = 1.0) -> Decision:
@@ -102,7 +135,8 @@ def binary(*, temperature: ScalarLike = 1.0) -> Decision:
       That of the logistic function.
 
     Raises:
-      ValueError: if ``temperature`` is a negative Python number.
+      ValueError: if ``temperature`` is a negative Python number; when a metric is evaluated outside of ``jit``, if a
+        bit of some weight is outside 0 ... 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -116,7 +150,7 @@ def binary(*, temperature: ScalarLike = 1.0) -> Decision:
         _check.same_shape("binary", logit=logit, bit=bit)
         return of_labels(jnp.reshape(logit, (1,)), jnp.reshape(bit, (1,)))
 
-    return decide
+    return Rule(decide, "binary", check_bits)
 
 
 def macro(score: Callable, counts: dict[str, Array]) -> Array:

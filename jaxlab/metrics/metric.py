@@ -6,6 +6,7 @@ Relaxing s makes it differentiable. Adding sums makes it exact over batches and 
 value and gradient on a minibatch are biased: :func:`linearize` and :func:`jackknife_metric` are the cures.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = [
     "Metric",
+    "State",
     "Sum",
     "delta_metric",
     "evaluate",
@@ -39,13 +41,21 @@ class Metric:
     """A metric: ``stat(prediction, target)`` of one example, a pytree of float32, and ``final`` of its mean.
 
     ``increasing`` says whether more is better; ``counts`` whether the statistics are at most about 1 for each example,
-    so that their sums are held exactly (in whole numbers and a rest) up to 2 ** 31.
+    so that their sums are held exactly (in whole numbers and a rest) up to 2 ** 31. ``statistic`` names what is summed:
+    metrics of one statistic (precision and recall) read the same states, and others are refused. ``check(function,
+    predictions, targets, weights)`` refuses a bad batch that is not traced.
     """
 
     stat: Callable[[Any, Any], Any]
     final: Callable[[Any], Array]
     increasing: bool = True
     counts: bool = True
+    statistic: str = ""
+    check: Callable[[str, Any, Any, Any], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.statistic:
+            object.__setattr__(self, "statistic", getattr(self.stat, "__qualname__", type(self.stat).__name__))
 
 
 class Sum(NamedTuple):
@@ -53,6 +63,25 @@ class Sum(NamedTuple):
 
     whole: Int[Array, "*shape"]
     rest: Float[Array, "*shape"]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=("weight", "sums"), meta_fields=("statistic",))
+@dataclass(frozen=True)
+class State:
+    """The state of a metric, a pytree: the summed weight of examples, their summed statistics, and of which statistic.
+
+    Of two statistics the structures differ, so that ``jax.tree.map(jnp.add, ...)`` refuses them too.
+    """
+
+    weight: Sum
+    sums: PyTree
+    statistic: str
+
+
+def check_statistic(function: str, state: State, wanted: str) -> None:
+    """Raises unless a state is of the statistic that is wanted."""
+    if state.statistic != wanted:
+        raise ValueError(f"{function}: state must be of the statistic {wanted!r}; got that of {state.statistic!r}")
 
 
 def _split(total: Array, counts: bool) -> Sum:
@@ -77,6 +106,8 @@ def _examples(function: str, metric: Metric, predictions: Any, targets: Any, wei
         raise ValueError(
             f"{function}: predictions, targets and weights must have the same number of examples; got {sorted(sizes)}"
         )
+    if metric.check is not None:
+        metric.check(function, predictions, targets, weights)
     stats = jax.tree.map(widen, jax.vmap(metric.stat)(predictions, targets))
     dtype = jax.tree.leaves(stats)[0].dtype
     return stats, jnp.ones(sizes.pop(), dtype) if weights is None else weights.astype(dtype)
@@ -88,7 +119,7 @@ def _mean(stats: Any, weights: Array) -> Any:
     return jax.tree.map(lambda leaf: jnp.tensordot(share, leaf, 1), stats)
 
 
-def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[Array, "b"] | None = None) -> PyTree:
+def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[Array, "b"] | None = None) -> State:
     r"""The state of a metric over a batch: the sum of the weights, and the weighted sums of its statistics.
 
     States add: :func:`merge_states`, or ``jax.lax.psum`` over devices, or ``jax.tree.map(jnp.add, ...)``.
@@ -100,33 +131,33 @@ def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[A
       weights: of the examples; 1 if absent, 0 leaves an example out.
 
     Returns:
-      A pair: the weight, and a pytree; each number is a :class:`Sum`.
+      A :class:`State`; each number in it is a :class:`Sum`.
 
     Gradient:
       That of the statistics.
 
     Raises:
-      ValueError: if the numbers of examples differ.
+      ValueError: if the numbers of examples differ, or a target that is not traced is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlab import metrics
       >>> accuracy = metrics.accuracy(metrics.binary(temperature=0.0))
-      >>> weight, correct = state_of(accuracy, jnp.array([2.0, -1.0, 3.0]), jnp.array([1, 0, 0]))
-      >>> int(weight.whole), int(correct.whole)
+      >>> state = state_of(accuracy, jnp.array([2.0, -1.0, 3.0]), jnp.array([1, 0, 0]))
+      >>> int(state.weight.whole), int(state.sums.whole)
       (3, 2)
     """
     stats, weights = _examples("state_of", metric, predictions, targets, weights)
     sums = jax.tree.map(lambda leaf: _split(jnp.tensordot(weights, leaf, 1), metric.counts), stats)
-    return _split(weights.sum(), True), sums
+    return State(_split(weights.sum(), True), sums, metric.statistic)
 
 
-def merge_states(state: PyTree, other: PyTree) -> PyTree:
+def merge_states(state: State, other: State) -> State:
     """The state of the union of two sets of examples: the sum, exact in counts.
 
     Args:
       state: of some examples.
-      other: of others, of the same metric.
+      other: of others, of the same metric or of one with the same statistic.
 
     Returns:
       The state of all of them.
@@ -135,19 +166,23 @@ def merge_states(state: PyTree, other: PyTree) -> PyTree:
       Exact.
 
     Raises:
-      ValueError: if they are states of different metrics, as far as their structures tell.
+      ValueError: if they are states of different statistics, or of different numbers of classes.
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> large = Sum(jnp.array(2**24, jnp.int32), jnp.array(0.0))
-      >>> one = Sum(jnp.array(1, jnp.int32), jnp.array(0.0))
-      >>> int(merge_states(large, one).whole) - 2**24
-      1
+      >>> from jaxlab import metrics
+      >>> accuracy = metrics.accuracy(metrics.binary(temperature=0.0))
+      >>> right = state_of(accuracy, jnp.array([2.0]), jnp.array([1]))
+      >>> wrong = state_of(accuracy, jnp.array([2.0]), jnp.array([0]))
+      >>> float(value_of(accuracy, merge_states(right, wrong)))
+      0.5
     """
-    shapes = [jax.tree.map(jnp.shape, tree) for tree in (state, other)]
-    structures = [jax.tree.structure(tree) for tree in (state, other)]
-    if structures[0] != structures[1] or shapes[0] != shapes[1]:
-        raise ValueError(f"merge_states: states must be of one metric; got {structures[0]} and {structures[1]}")
+    check_statistic("merge_states", other, state.statistic)
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (state, other)]
+    if jax.tree.structure(state) != jax.tree.structure(other) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"merge_states: states of {state.statistic!r} must have the same shapes; got {shapes[0]} and {shapes[1]}"
+        )
 
     def add(one: Sum, more: Sum) -> Sum:
         rest = one.rest + more.rest
@@ -160,14 +195,14 @@ def merge_states(state: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(add, state, other, is_leaf=_is_sum)
 
 
-def _means_of(state: PyTree) -> Any:
-    weight, sums = state
-    total = _join(weight)
+def _means_of(function: str, metric: Metric, state: State) -> Any:
+    check_statistic(function, state, metric.statistic)
+    total = _join(state.weight)
     total = jnp.where(total == 0, 1, total)
-    return jax.tree.map(lambda sum: _join(sum) / total.astype(sum.rest.dtype), sums, is_leaf=_is_sum)
+    return jax.tree.map(lambda sum: _join(sum) / total.astype(sum.rest.dtype), state.sums, is_leaf=_is_sum)
 
 
-def value_of(metric: Metric, state: PyTree) -> Array:
+def value_of(metric: Metric, state: State) -> Array:
     """The value of a metric, of its state.
 
     Args:
@@ -180,6 +215,9 @@ def value_of(metric: Metric, state: PyTree) -> Array:
     Gradient:
       Exact.
 
+    Raises:
+      ValueError: if the state is of another statistic.
+
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlab import metrics
@@ -188,7 +226,7 @@ def value_of(metric: Metric, state: PyTree) -> Array:
       >>> float(value_of(accuracy, state))
       0.75
     """
-    return metric.final(_means_of(state))
+    return metric.final(_means_of("value_of", metric, state))
 
 
 def evaluate(metric: Metric, predictions: Any, targets: Any, *, weights: Float[Array, "b"] | None = None) -> Array:
@@ -207,7 +245,7 @@ def evaluate(metric: Metric, predictions: Any, targets: Any, *, weights: Float[A
       That of the smooth statistics through the curved end: biased as an estimate of the gradient for all the data.
 
     Raises:
-      ValueError: if the numbers of examples differ.
+      ValueError: if the numbers of examples differ, or a target that is not traced is out of range.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -247,7 +285,7 @@ def loss(metric: Metric) -> Callable:
     return of_batch
 
 
-def linearize(metric: Metric, state: PyTree) -> Callable:
+def linearize(metric: Metric, state: State) -> Callable:
     r"""A metric as a loss that is linear in the batch's statistics, around a fixed state: no bias by small batches.
 
     .. math:: \pm \Big(g(m) + \nabla g(m)^\top \big(\bar s - m\big)\Big), \qquad m \;\text{the means of the state}
@@ -265,6 +303,9 @@ def linearize(metric: Metric, state: PyTree) -> Callable:
     Gradient:
       Unbiased, for batches of independent examples without weights, for this state.
 
+    Raises:
+      ValueError: if the state is of another statistic.
+
     Examples:
       >>> import jax, jax.numpy as jnp
       >>> from jaxlab import metrics
@@ -278,7 +319,7 @@ def linearize(metric: Metric, state: PyTree) -> Callable:
     Reference:
       Wang, Fang, Liu, "Stochastic Compositional Gradient Descent", 2017, for the two nested expectations.
     """
-    means = lax.stop_gradient(_means_of(state))
+    means = lax.stop_gradient(_means_of("linearize", metric, state))
     value, gradient = jax.value_and_grad(metric.final)(means)
 
     def of_batch(predictions: Any, targets: Any, *, weights: Array | None = None) -> Array:

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ScalarLike
 
 from jaxlab import _check
-from jaxlab.metrics.decisions import Decision, macro, micro, multilabel, ratio
+from jaxlab._precision import widen
+from jaxlab.metrics.decisions import Decision, check_of, macro, multilabel, name_of, ratio
 from jaxlab.metrics.metric import Metric
 
-__all__ = ["dice", "f_beta", "jaccard", "precision", "recall", "samplewise_f_beta", "set_f1", "tversky"]
+__all__ = ["dice", "f_beta", "jaccard", "precision", "recall", "samplewise", "set_f1", "tversky"]
 
 
 def _counts(decision: Decision) -> Callable[[Any, Any], dict[str, Array]]:
@@ -23,6 +25,15 @@ def _counts(decision: Decision) -> Callable[[Any, Any], dict[str, Array]]:
     return stat
 
 
+def _of_counts(decision: Decision, score: Callable, average: Callable) -> Metric:
+    def final(counts: dict[str, Array]) -> Array:
+        return average(score, counts)
+
+    # One statistic for all of them: a state of the precision gives the recall and the F-measure too.
+    final.__qualname__ = f"{average.__qualname__} {score.__qualname__}"
+    return Metric(_counts(decision), final, statistic=f"counts of {name_of(decision)}", check=check_of(decision))
+
+
 def f_beta(decision: Decision, *, beta: float = 1.0, average: Callable = macro, zero_division: float = 0.0) -> Metric:
     r"""The F-measure: recall, weighted beta times as much as precision, and precision in harmonic mean.
 
@@ -33,7 +44,7 @@ def f_beta(decision: Decision, *, beta: float = 1.0, average: Callable = macro, 
       decision: :func:`binary`, :func:`multiclass` or :func:`multilabel`, hard or at a temperature.
       beta: positive.
       average: over classes, :func:`macro`, :func:`micro` or :func:`weighted`; for each example see
-        :func:`samplewise_f_beta`.
+        :func:`samplewise`.
       zero_division: the value of 0 / 0.
 
     Returns:
@@ -53,7 +64,7 @@ def f_beta(decision: Decision, *, beta: float = 1.0, average: Callable = macro, 
       0.75
     """
     _check.positive("f_beta", "beta", beta)
-    return Metric(_counts(decision), lambda counts: average(_f_score(beta, zero_division), counts))
+    return _of_counts(decision, _f_score(beta, zero_division), average)
 
 
 def _f_score(beta, zero_division):
@@ -66,36 +77,34 @@ def _f_score(beta, zero_division):
     return score
 
 
-def samplewise_f_beta(decision: Decision, *, beta: float = 1.0, zero_division: float = 0.0) -> Metric:
-    r"""The mean over examples of the F-measure of each one's labels.
+def samplewise(metric: Metric) -> Metric:
+    r"""The mean over examples of a metric of each example alone.
 
-    .. math:: \frac{1}{n} \sum_i F_\beta(\hat y_i, y_i)
+    .. math:: \frac{1}{n} \sum_i g(s(\hat y_i, y_i))
 
     Args:
-      decision: :func:`multilabel`, hard or at a temperature.
-      beta: positive.
-      zero_division: the value of 0 / 0.
+      metric: of one example's labels together, as a rule an overlap with ``average=micro``.
 
     Returns:
-      A :class:`Metric` in [0, 1]; hard it is ``sklearn.metrics.fbeta_score(average="samples")``.
+      A :class:`Metric`; hard, of precision, recall, F-measure or Jaccard index of :func:`multilabel` with
+      ``average=micro`` it is scikit-learn's with ``average="samples"``.
 
     Gradient:
-      That of the expected counts; unbiased on a minibatch, as it is a mean over examples.
-
-    Raises:
-      ValueError: if ``beta`` is not positive.
+      That of the metric; unbiased on a minibatch, as it is a mean over examples.
 
     Examples:
       >>> import jax.numpy as jnp
       >>> from jaxlab import metrics
-      >>> f1 = samplewise_f_beta(metrics.multilabel(temperature=0.0))
+      >>> f1 = samplewise(metrics.f_beta(metrics.multilabel(temperature=0.0), average=metrics.micro))
       >>> float(metrics.evaluate(f1, jnp.array([[1.0, 1.0], [1.0, -1.0]]), jnp.array([[1, 1], [0, 1]])))
       0.5
     """
-    _check.positive("samplewise_f_beta", "beta", beta)
-    counts = _counts(decision)
-    score = _f_score(beta, zero_division)
-    return Metric(lambda prediction, target: micro(score, counts(prediction, target)), lambda mean: mean)
+
+    def stat(prediction: Any, target: Any) -> Array:
+        return metric.final(jax.tree.map(widen, metric.stat(prediction, target)))
+
+    of_each = f"{getattr(metric.final, '__qualname__', '')} of each example's {metric.statistic}"
+    return Metric(stat, lambda mean: mean, metric.increasing, metric.counts, of_each, metric.check)
 
 
 def precision(decision: Decision, *, average: Callable = macro, zero_division: float = 0.0) -> Metric:
@@ -118,8 +127,11 @@ def precision(decision: Decision, *, average: Callable = macro, zero_division: f
       >>> float(metrics.evaluate(precision(metrics.binary(temperature=0.0)), jnp.ones(4), jnp.array([1, 0, 0, 0])))
       0.25
     """
-    score = lambda counts: ratio(counts["both"], counts["decided"], zero_division)  # noqa: E731
-    return Metric(_counts(decision), lambda counts: average(score, counts))
+
+    def score(counts: dict[str, Array]) -> Array:
+        return ratio(counts["both"], counts["decided"], zero_division)
+
+    return _of_counts(decision, score, average)
 
 
 def recall(decision: Decision, *, average: Callable = macro, zero_division: float = 0.0) -> Metric:
@@ -142,8 +154,11 @@ def recall(decision: Decision, *, average: Callable = macro, zero_division: floa
       >>> float(metrics.evaluate(recall(metrics.binary(temperature=0.0)), jnp.ones(4), jnp.array([1, 0, 0, 0])))
       1.0
     """
-    score = lambda counts: ratio(counts["both"], counts["true"], zero_division)  # noqa: E731
-    return Metric(_counts(decision), lambda counts: average(score, counts))
+
+    def score(counts: dict[str, Array]) -> Array:
+        return ratio(counts["both"], counts["true"], zero_division)
+
+    return _of_counts(decision, score, average)
 
 
 def tversky(
@@ -192,7 +207,7 @@ def tversky(
         missed = false_negatives * (counts["true"] - counts["both"])
         return ratio(counts["both"], counts["both"] + wrong + missed, zero_division)
 
-    return Metric(_counts(decision), lambda counts: average(score, counts))
+    return _of_counts(decision, score, average)
 
 
 def jaccard(decision: Decision, *, average: Callable = macro, zero_division: float = 0.0) -> Metric:
@@ -259,7 +274,8 @@ def set_f1(*, temperature: ScalarLike = 1.0, zero_division: float = 0.0) -> Metr
       That of the expected counts; biased on a minibatch.
 
     Raises:
-      ValueError: if ``temperature`` is a negative Python number; when called, if the shapes differ.
+      ValueError: if ``temperature`` is a negative Python number; when called, if the shapes differ, or outside of
+        ``jit`` if a bit is outside 0 ... 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -277,4 +293,4 @@ def set_f1(*, temperature: ScalarLike = 1.0, zero_division: float = 0.0) -> Metr
         decided = jnp.where(possible.reshape(-1), decided, 0)
         return {"both": jnp.sum(decided * true), "decided": jnp.sum(decided), "true": jnp.sum(true)}
 
-    return Metric(stat, _f_score(1.0, zero_division))
+    return Metric(stat, _f_score(1.0, zero_division), statistic="counts of sets", check=check_of(decide))

@@ -2,15 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree, ScalarLike
+from jaxtyping import ScalarLike
 
 from jaxlab import _check
-from jaxlab.metrics.metric import Sum
+from jaxlab.metrics.metric import State, Sum, check_statistic
 
 __all__ = ["decay_state"]
 
 
-def decay_state(state: PyTree, batch: PyTree, *, decay: ScalarLike = 0.99) -> PyTree:
+def decay_state(state: State, batch: State, *, decay: ScalarLike = 0.99) -> State:
     r"""The running state of a metric after one more batch: all sums decay alike, so that their ratios are means.
 
     .. math:: S \leftarrow d\, S + (1 - d)\, S_{\text{batch}}
@@ -30,7 +30,7 @@ def decay_state(state: PyTree, batch: PyTree, *, decay: ScalarLike = 0.99) -> Py
       Exact.
 
     Raises:
-      ValueError: if ``decay`` is a Python number outside [0, 1).
+      ValueError: if ``decay`` is a Python number outside [0, 1), or the states are of different statistics.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -42,6 +42,7 @@ def decay_state(state: PyTree, batch: PyTree, *, decay: ScalarLike = 0.99) -> Py
       0.75
     """
     _check.fraction("decay_state", "decay", decay)
+    check_statistic("decay_state", batch, state.statistic)
 
     def mix(old: Sum, new: Sum) -> Sum:
         one, other = (sum.whole.astype(sum.rest.dtype) + sum.rest for sum in (old, new))

@@ -1,6 +1,8 @@
 """Metrics of predicted token sequences: expected n-gram matches, common subsequences, edits."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, ScalarLike
 
 from jaxlab import _check, smooth
@@ -24,6 +26,14 @@ def _tokens(name, prediction, target, temperature):
         )
     chances = smooth.one_hot_argmax(widen(logits), temperature=temperature)
     return jnp.where(valid[:, None], chances, 0), valid, reference, reference_valid
+
+
+def _check_tokens(function, predictions, targets, weights):
+    """Raises if a token of the references that counts and is not traced is not in the vocabulary."""
+    tokens, valid = targets
+    if not isinstance(valid, jax.core.Tracer) and not isinstance(weights, jax.core.Tracer):
+        counts = np.asarray(valid) if weights is None else np.asarray(valid) & (np.asarray(weights)[:, None] != 0)
+        _check.values_within(function, "tokens", tokens, 0, predictions[0].shape[-1] - 1, counts)
 
 
 def _grams(name, prediction, target, temperature, order):
@@ -79,7 +89,8 @@ def bleu(*, order: int = 4, temperature: ScalarLike = 1.0) -> Metric:
       That of the expected counts; biased on a minibatch.
 
     Raises:
-      ValueError: if ``order`` is below 1 or ``temperature`` negative; when called, if the shapes do not fit.
+      ValueError: if ``order`` is below 1 or ``temperature`` negative; when called, if the shapes
+        do not fit, or a token that is not traced is not in the vocabulary.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -104,7 +115,10 @@ def bleu(*, order: int = 4, temperature: ScalarLike = 1.0) -> Metric:
         brevity = 1 - ratio(means["reference_length"], means["length"], 1.0)
         return jnp.where(some, mean * jnp.exp(jnp.where(brevity < 0, brevity, 0)), 0)
 
-    return Metric(lambda prediction, target: _grams("bleu", prediction, target, temperature, order), final)
+    def stat(prediction, target):
+        return _grams("bleu", prediction, target, temperature, order)
+
+    return Metric(stat, final, statistic=f"n-grams up to {order}", check=_check_tokens)
 
 
 def rouge_l(*, beta: float = 1.0, temperature: ScalarLike = 1.0) -> Metric:
@@ -124,7 +138,8 @@ def rouge_l(*, beta: float = 1.0, temperature: ScalarLike = 1.0) -> Metric:
       That of the smooth alignment; unbiased on a minibatch.
 
     Raises:
-      ValueError: if ``beta`` is not positive or ``temperature`` negative; when called, if the shapes do not fit.
+      ValueError: if ``beta`` is not positive or ``temperature`` negative; when called, if the shapes
+        do not fit, or a token that is not traced is not in the vocabulary.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -151,7 +166,7 @@ def rouge_l(*, beta: float = 1.0, temperature: ScalarLike = 1.0) -> Metric:
         length, reference_length = (jnp.sum(mask).astype(common.dtype) for mask in (valid, reference_valid))
         return ratio((1 + beta**2) * common, length + beta**2 * reference_length, 0.0)
 
-    return Metric(stat, lambda mean: mean)
+    return Metric(stat, lambda mean: mean, statistic=f"ROUGE-L of beta {beta:g}", check=_check_tokens)
 
 
 def token_error_rate(*, temperature: ScalarLike = 1.0) -> Metric:
@@ -170,7 +185,8 @@ def token_error_rate(*, temperature: ScalarLike = 1.0) -> Metric:
       That of the smooth alignment; biased on a minibatch by the lengths alone.
 
     Raises:
-      ValueError: if ``temperature`` is negative; when called, if the shapes do not fit.
+      ValueError: if ``temperature`` is negative; when called, if the shapes
+        do not fit, or a token that is not traced is not in the vocabulary.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -192,4 +208,7 @@ def token_error_rate(*, temperature: ScalarLike = 1.0) -> Metric:
         )
         return {"edits": edits, "length": jnp.sum(reference_valid).astype(edits.dtype)}
 
-    return Metric(stat, lambda means: ratio(means["edits"], means["length"], 0.0), increasing=False)
+    def final(means):
+        return ratio(means["edits"], means["length"], 0.0)
+
+    return Metric(stat, final, increasing=False, statistic="edits and lengths", check=_check_tokens)

@@ -11,6 +11,7 @@ to rounding. Differences are taken from the mean, never between large sums: 10,0
 variance.
 """
 
+from jaxlab.moments.curved import delta, log_mean_exp, multilevel
 from jaxlab.moments.distances import (
     centered_kernel_alignment,
     energy_distance,
@@ -23,6 +24,7 @@ from jaxlab.moments.distances import (
 )
 from jaxlab.moments.higher import CentralMoments, CoMoments, central_moments_of, co_moments_of
 from jaxlab.moments.mergeable import Moments, MovingAverage, moments_of, moving_average
+from jaxlab.moments.resampling import Bootstrap, Estimate, bootstrap, jackknife
 from jaxlab.moments.shrinkage import ShrunkCovariance, ledoit_wolf, oracle_approximating
 from jaxlab.moments.statistics import (
     covariance,
@@ -34,17 +36,7 @@ from jaxlab.moments.statistics import (
     third_cumulant,
     variance,
 )
-from jaxlab.moments.transforms import (
-    Bootstrap,
-    Estimate,
-    bootstrap,
-    delta,
-    jackknife,
-    log_mean_exp,
-    multilevel,
-    u_statistic,
-    v_statistic,
-)
+from jaxlab.moments.tuples import u_statistic, v_statistic
 
 __all__ = [
     "Bootstrap",

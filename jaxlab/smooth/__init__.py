@@ -7,22 +7,6 @@ elements before anything is computed of them. Three kernels carry the module: th
 """
 
 from jaxlab.smooth.alignment import dtw, dtw_divergence, edit_distance, longest_common_subsequence
-from jaxlab.smooth.elementwise import (
-    absolute,
-    clip,
-    equal,
-    floor,
-    gated_relu,
-    logical_and,
-    logical_not,
-    logical_or,
-    relu,
-    round,
-    sign,
-    square_plus,
-    step,
-    where,
-)
 from jaxlab.smooth.extremes import (
     argmax,
     boltzmann,
@@ -37,7 +21,10 @@ from jaxlab.smooth.isotonic import isotonic
 from jaxlab.smooth.kernel import ExponentialLink, Link, LogisticLink, PowerLink, threshold
 from jaxlab.smooth.order import neural_sort, pairwise_rank, rank, sinkhorn_sort, soft_sort, sort, spearman
 from jaxlab.smooth.quantiles import grad_top_k, iterative_top_k, median, quantile, top_k_mask, trimmed_mean
+from jaxlab.smooth.rectifiers import absolute, clip, gated_relu, relu, square_plus
+from jaxlab.smooth.steps import floor, round, sign, step
 from jaxlab.smooth.table import SMOOTH, SmoothFunction
+from jaxlab.smooth.truth import equal, logical_and, logical_not, logical_or, where
 
 __all__ = [
     "ExponentialLink",

@@ -102,33 +102,38 @@ def _bisect(too_low, low, high):
     return low, high
 
 
-def _logistic_sum_is_large(u, k, mask, offset):
-    """Whether the sum of ``sigmoid(u - offset)`` exceeds k, with whole and fractional parts kept apart."""
+def _logistic_sum_is_large(u, k, weights, offset):
+    """Whether the weighted sum of ``sigmoid(u - offset)`` exceeds k, with the sum of what is above kept apart.
+
+    (Of weights of 1 that sum is a whole number: exact.)
+    """
     z = u - offset[..., None]
-    above = mask & (z > 0)
-    tail = jax.nn.sigmoid(-jnp.abs(z))
-    signed = jnp.sum(jnp.where(above, -tail, tail), -1, where=mask)
-    return (above.sum(-1).astype(k.dtype) - k) + signed > 0
+    above = z > 0
+    tail = weights * jax.nn.sigmoid(-jnp.abs(z))
+    signed = jnp.sum(jnp.where(above, -tail, tail), -1)
+    return (jnp.sum(jnp.where(above, weights, 0), -1) - k) + signed > 0
 
 
-def _logistic_root(u, k, mask, low, high):
-    """The offset at which the logistic sum is k, in a bracket."""
-    low, high = _bisect(lambda middle: _logistic_sum_is_large(u, k, mask, middle), low, high)
+def _logistic_root(u, k, weights, low, high):
+    """The offset at which the weighted logistic sum is k, in a bracket."""
+    mask = weights > 0
+    low, high = _bisect(lambda middle: _logistic_sum_is_large(u, k, weights, middle), low, high)
     offset = low + (high - low) / 2
     # Between two elements, with exactly k above, both tails may underflow and the bisection has seen no difference:
     # there the root is where their logarithms are equal. Their ratio is so nearly exponential that Newton needs few.
     above = mask & (u > offset[..., None])
     floor = jnp.max(u, -1, where=mask & ~above, initial=-jnp.inf)
     ceiling = jnp.min(u, -1, where=above, initial=jnp.inf)
-    between = (above.sum(-1).astype(k.dtype) == k) & jnp.isfinite(floor) & jnp.isfinite(ceiling)
+    between = (jnp.sum(jnp.where(above, weights, 0), -1) == k) & jnp.isfinite(floor) & jnp.isfinite(ceiling)
+    log_weights = jnp.log(jnp.where(mask, weights, 1))
     floor, ceiling = jnp.where(between, floor, 0), jnp.where(between, ceiling, 0)
 
     def log_tail(distance, members):
-        log_values = jnp.where(members, -jax.nn.softplus(distance), -jnp.inf)
+        log_values = jnp.where(members, log_weights - jax.nn.softplus(distance), -jnp.inf)
         top = jnp.max(log_values, -1, keepdims=True, initial=jnp.finfo(u.dtype).min)
-        weights = jnp.where(members, jnp.exp(log_values - top), 0)
-        total = jnp.maximum(weights.sum(-1), jnp.finfo(u.dtype).tiny)
-        slope = jnp.sum(weights * jax.nn.sigmoid(distance), -1) / total
+        shares = jnp.where(members, jnp.exp(log_values - top), 0)
+        total = jnp.maximum(shares.sum(-1), jnp.finfo(u.dtype).tiny)
+        slope = jnp.sum(shares * jax.nn.sigmoid(distance), -1) / total
         return top[..., 0] + jnp.log(total), slope
 
     def newton(_, offset):
@@ -160,32 +165,39 @@ def _power_root(u, k, mask, link):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
-def _root(u, k, mask, bracket, link):
-    """The offset at which ``sum f(u - offset)`` over the mask is k, along the last axis."""
+def _root(u, k, weights, bracket, link):
+    """The offset at which the weighted ``sum f(u - offset)`` is k, along the last axis.
+
+    The weights of other links than the logistic are 0 and 1.
+    """
+    mask = weights > 0
     if isinstance(link, ExponentialLink):
         total = jnp.sum(jnp.exp(u), -1, where=mask)
         return jnp.log(jnp.where(total > 0, total, 1)) - jnp.log(k)
     u = _never_differentiated(u)
     if isinstance(link, PowerLink):
         return _power_root(u, k, mask, link)
-    return _logistic_root(u, k, mask, *bracket)
+    return _logistic_root(u, k, _never_differentiated(weights), *bracket)
 
 
 @_root.defjvp
 def _root_jvp(link, primals, tangents):
-    u, k, mask, bracket = primals
-    u_dot, k_dot, *_ = tangents
-    offset = _root(u, k, mask, bracket, link)
-    log_slope = jnp.where(mask, link.log_slope(jnp.where(mask, u - offset[..., None], 0)), -jnp.inf)
+    u, k, weights, bracket = primals
+    u_dot, k_dot, weights_dot, _ = tangents
+    offset = _root(u, k, weights, bracket, link)
+    mask = weights > 0
+    z = jnp.where(mask, u - offset[..., None], 0)
+    log_slope = jnp.where(mask, link.log_slope(z) + jnp.log(jnp.where(mask, weights, 1)), -jnp.inf)
     # In logarithms: the slopes themselves may all underflow, their shares cannot.
     top = lax.stop_gradient(jnp.max(log_slope, -1, initial=jnp.finfo(u.dtype).min))
     relative = jnp.where(log_slope > -jnp.inf, log_slope - top[..., None], 0)
-    weights = jnp.where(log_slope > -jnp.inf, jnp.exp(relative), 0)
-    total = weights.sum(-1)
+    shares = jnp.where(log_slope > -jnp.inf, jnp.exp(relative), 0)
+    total = shares.sum(-1)
     total = jnp.where(total > 0, total, 1)
     # Bounded, so that it stays finite where no slope is left: there the threshold may jump as k changes.
     per_count = jnp.exp(jnp.minimum(-top, 0.4 * jnp.log(jnp.finfo(u.dtype).max))) / total
-    return offset, jnp.sum(weights * u_dot, -1) / total - per_count * k_dot
+    moved = jnp.sum(weights_dot * link.value(z), -1, where=mask) - k_dot
+    return offset, jnp.sum(shares * u_dot, -1) / total + per_count * moved
 
 
 def threshold_parts(
@@ -194,28 +206,35 @@ def threshold_parts(
     mask: Bool[Array, "... n"],
     temperature: ScalarLike,
     link: Link,
+    weights: Float[Array, "... n"] | None = None,
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Anchor and offset of the threshold along the last axis: it is ``anchor + temperature * offset``."""
+    """Anchor and offset of the threshold along the last axis: it is ``anchor + temperature * offset``.
+
+    With the logistic link the sum may be weighted (``mask`` is then where the weights are positive).
+    """
     fixed = lax.stop_gradient(x)
     dtype = x.dtype
+    share = mask.astype(dtype) if weights is None else weights
     top = jnp.max(fixed, -1, where=mask, initial=-jnp.inf)
     top = jnp.where(mask.any(-1), top, 0)
     zero = jnp.zeros_like(top)
     if not isinstance(link, LogisticLink):
         u = jnp.where(mask, over(jnp.where(mask, x - top[..., None], 0), temperature), 0)
-        return top, _root(u, k, mask, (zero, zero), link)
-    size = mask.sum(-1).astype(dtype)
-    margin = 16 * jnp.finfo(dtype).eps * jnp.maximum(size, 1)
+        return top, _root(u, k, share, (zero, zero), link)
+    size = share.sum(-1)
+    margin = 16 * jnp.finfo(dtype).eps * jnp.where(mask.any(-1), size, 1)
     k = jnp.clip(k, margin, jnp.maximum(size - margin, margin))
     bottom = jnp.where(mask.any(-1), jnp.min(fixed, -1, where=mask, initial=jnp.inf), 0)
     middle = bottom + (top - bottom) / 2
     # Where one element alone would have to be: the ends of the bracket.
-    share = lax.stop_gradient(jnp.clip(k / jnp.maximum(size, 1), jnp.finfo(dtype).eps, 1 - jnp.finfo(dtype).eps))
-    reach = jnp.abs(jnp.log(share) - jnp.log1p(-share)) + 1
+    part = lax.stop_gradient(
+        jnp.clip(k / jnp.where(mask.any(-1), size, 1), jnp.finfo(dtype).eps, 1 - jnp.finfo(dtype).eps)
+    )
+    reach = jnp.abs(jnp.log(part) - jnp.log1p(-part)) + 1
     at = lax.stop_gradient(jnp.asarray(temperature, dtype))
     u = jnp.where(mask, over(jnp.where(mask, fixed - middle[..., None], 0), at), 0)
     low, high = over(bottom - middle, at) - reach, over(top - middle, at) + reach
-    low, high = _bisect(functools.partial(_logistic_sum_is_large, u, lax.stop_gradient(k), mask), low, high)
+    low, high = _bisect(functools.partial(_logistic_sum_is_large, u, *lax.stop_gradient((k, share))), low, high)
     # The element nearest to the root becomes the anchor, and the root is looked for again from there.
     distance = jnp.where(mask, jnp.abs(u - ((low + high) / 2)[..., None]), jnp.inf)
     nearest = jnp.argmin(distance, -1, keepdims=True)
@@ -225,13 +244,13 @@ def threshold_parts(
     spacing = 4 * jnp.finfo(dtype).eps * (jnp.abs(shift) + over(jnp.abs(anchor), at))
     u = jnp.where(mask, over(jnp.where(mask, x - anchor[..., None], 0), temperature), 0)
     bracket = low - shift - spacing - reach, high - shift + spacing + reach
-    return anchor, _root(u, k, mask, bracket, link)
+    return anchor, _root(u, k, share, bracket, link)
 
 
-def check_count(name: str, x: Any, k: Any, axis: int) -> None:
-    """Raises if the axis is none, or k a Python number outside 0 ... n."""
+def check_count(name: str, x: Any, k: Any, axis: int, *, minimum: int = 0) -> None:
+    """Raises if the axis is none, or k a Python number outside ``minimum`` ... n."""
     _check.axis_of(name, "x", x, axis)
-    _check.within(name, "k", k, 0, x.shape[axis])
+    _check.within(name, "k", k, minimum, x.shape[axis])
 
 
 def hard_threshold(x: Float[Array, "... n"], k: Float[Array, "..."], mask: Bool[Array, "... n"]) -> Float[Array, "..."]:

@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 from jaxlab import _check
 from jaxlab._jit import jit
 from jaxlab.gumbel import log_sinkhorn
-from jaxlab.smooth._common import last, over
-from jaxlab.smooth.isotonic import blocks, means_of_blocks
+from jaxlab.smooth._common import in_unit, last, over
+from jaxlab.smooth.isotonic import blocks, fit_and_blocks, means_of_blocks
 
 __all__ = ["neural_sort", "pairwise_rank", "rank", "sinkhorn_sort", "soft_sort", "sort", "spearman"]
 
@@ -114,24 +114,33 @@ def sort(
     axis: int = -1,
     where: Bool[Array, "*shape"] | None = None,
 ) -> Float[Array, "*shape"]:
-    r"""The smooth sort: the point of the permutahedron of x nearest to (1, ..., n) / temperature.
+    r"""The smooth sort: the sorted x with neighbours drawn together by the temperature, and equal where they meet.
 
-    .. math:: \arg\min_{y \in \mathcal{P}(x)} \lVert y - (1, \dots, n) / \lambda \rVert^2
+    .. math:: \arg\min_{y_1 \le \dots \le y_n} \sum_i \big(y_i - x_{(i)} + \lambda (i - \tfrac{n + 1}{2})\big)^2, \qquad
+              |\mathrm{error}| \le \lambda\, \tfrac{n - 1}{2}
 
-    Equal to the sorted x once the temperature is at most one over the largest gap between neighbours; the mean of x in
-    every place at infinity.
+    It and :func:`rank` are the two gradients of one function,
+
+    .. math:: f(x, \rho) = \max_{r \in \mathcal{P}(\rho)} \; \langle x, r \rangle - \tfrac{\lambda}{2}
+              \lVert r - \bar \rho \rVert^2 \quad\text{at}\quad \rho = (1, \dots, n):
+
+    the ranks that for x, the sorted numbers that for :math:`\rho`. In both, the temperature is the gap below which
+    neighbours are one. (Another sort of the same paper, eq. (3), projects :math:`\rho / \varepsilon` onto the
+    permutahedron of x. Its knob is in ranks per unit of x, and it shares between what is far apart, not what is near.)
 
     Args:
       x: any finite numbers.
-      temperature: :math:`\lambda`, in ranks per unit of ``x``; the number 0 gives ``jnp.sort``.
+      temperature: :math:`\lambda`, in the unit of ``x`` per rank; the number 0 gives ``jnp.sort``, infinity the mean in
+        every place.
       axis: the axis to sort along.
       where: valid elements; they come first, then zeros.
 
     Returns:
-      Ascending numbers with the sum of x, in the dtype of ``x``.
+      Ascending numbers between the smallest and the largest of x, with the sum of x, in the dtype of ``x``.
 
     Gradient:
-      That of the projection for almost every x; at temperature 0 that of ``jnp.sort``.
+      That of the smooth function for almost every x, in every mode and to every order: elements less than about a
+      temperature apart share it equally, at ties too. At temperature 0 that of ``jnp.sort``.
 
     Raises:
       ValueError: if ``temperature`` is a negative Python number, ``axis`` no axis of ``x`` or ``where`` of another
@@ -139,18 +148,22 @@ def sort(
 
     Examples:
       >>> import jax.numpy as jnp
-      >>> sort(jnp.array([3.0, 0.0, 2.0, 1.75])).tolist()
-      [0.375, 1.375, 2.0, 3.0]
+      >>> sort(jnp.array([3.0, 0.0, 2.0, 1.75]), temperature=0.5).tolist()
+      [0.75, 1.875, 1.875, 2.25]
 
     Reference:
-      Blondel et al., "Fast Differentiable Sorting and Ranking", 2020, eq. (3). https://arxiv.org/abs/2002.08871
+      Blondel et al., "Fast Differentiable Sorting and Ranking", 2020, eq. (4) and Lemma 1 (the regularised program and
+      its solution by isotonic regression). https://arxiv.org/abs/2002.08871
     """
     values, mask = last("sort", "x", x, axis, where)
     ascending, _, valid = _ascending(values, mask)
     if _check.is_zero(temperature):
         return jnp.moveaxis(ascending, -1, axis).astype(x.dtype)
-    places = jnp.broadcast_to(jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype), values.shape)
-    return jnp.moveaxis(_project(places, ascending, valid, temperature), -1, axis).astype(x.dtype)
+    places = jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype)
+    middle = (valid.sum(-1, keepdims=True).astype(values.dtype) + 1) / 2
+    drawn = jnp.where(valid, ascending - in_unit(places - middle, temperature), 0)
+    fit, _ = fit_and_blocks(drawn, jnp.ones_like(drawn), valid)
+    return jnp.moveaxis(fit, -1, axis).astype(x.dtype)
 
 
 @jit(static=("axis",), hard_at_zero=("temperature",))

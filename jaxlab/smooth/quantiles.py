@@ -28,17 +28,18 @@ def _hard_mask(x, k, mask):
     return jnp.where(mask & (rank.astype(k.dtype) < k[..., None]), 1, 0).astype(x.dtype)
 
 
-def _soft_mask(x, k, mask, temperature):
-    anchor, offset = threshold_parts(x, k, mask, temperature, LogisticLink())
+def soft_mask(x, k, mask, temperature, weights=None):
+    """Along the last axis the logistic function of what is above the threshold, of a (weighted) sum of k."""
+    anchor, offset = threshold_parts(x, k, mask, temperature, LogisticLink(), weights)
     z = over(jnp.where(mask, x - anchor[..., None], 0), temperature) - offset[..., None]
-    full = k >= mask.sum(-1).astype(k.dtype)
+    full = k >= (mask.astype(k.dtype) if weights is None else weights).sum(-1)
     return jnp.where(mask, jnp.where(full[..., None], 1, jax.nn.sigmoid(z)), 0)
 
 
 @jit(
     static=("axis",),
     hard_at_zero=("temperature",),
-    check=lambda x, k, *, axis=-1, **_: check_count("top_k_mask", x, k, axis),
+    check=lambda x, k, *, axis=-1, **_: check_count("top_k_mask", x, k, axis, minimum=1),
 )
 def top_k_mask(
     x: Float[Array, "*shape"],
@@ -57,7 +58,7 @@ def top_k_mask(
 
     Args:
       x: any finite numbers.
-      k: how many, in 0 ... n; it may be traced, and need not be whole.
+      k: how many, in 1 ... n; it may be traced (then down to 0), and need not be whole.
       temperature: :math:`\lambda`, in the unit of ``x``; the number 0 gives the mask of ``jax.lax.top_k``.
       axis: the axis that sums to k.
       where: valid elements; the others get 0. With no more than k of them, each gets 1.
@@ -69,7 +70,7 @@ def top_k_mask(
       The implicit one, to every order; zero at temperature 0.
 
     Raises:
-      ValueError: if k is a Python number outside 0 ... n, ``temperature`` negative, ``axis`` no axis of ``x`` or
+      ValueError: if k is a Python number outside 1 ... n, ``temperature`` negative, ``axis`` no axis of ``x`` or
         ``where`` of another shape.
 
     Examples:
@@ -86,7 +87,7 @@ def top_k_mask(
     if _check.is_zero(temperature):
         result = _hard_mask(values, counts, mask)
     else:
-        result = _soft_mask(values, counts, mask, temperature)
+        result = soft_mask(values, counts, mask, temperature)
     return jnp.moveaxis(result, -1, axis).astype(x.dtype)
 
 
@@ -200,9 +201,11 @@ def trimmed_mean(
 ) -> Float[Array, "..."]:
     r"""The mean of what is left when a share of the smallest and of the largest elements is left out.
 
-    .. math:: \frac{1}{n - 2 g} \sum_i (m^{n - g}_i - m^{g}_i)\, x_i, \qquad g = \lfloor n\, \mathrm{proportion} \rfloor
+    .. math:: \frac{1}{n - 2 g} \sum_i (m^{n - g}_i - m^{g}_i)\, x_i, \qquad g = \lfloor n\,
+              \mathrm{proportion} \rfloor, \qquad |\mathrm{error}| \le \lambda\, \frac{n \log 2}{n - 2 g}
 
-    with :math:`m^k` the :func:`top_k_mask`.
+    with :math:`m^k` the :func:`top_k_mask` (the soft sum of the k largest is their sum less at most the temperature
+    times the entropy of n bits).
 
     Args:
       x: any finite numbers.
@@ -232,8 +235,8 @@ def trimmed_mean(
     if _check.is_zero(temperature):
         kept = _hard_mask(values, size - out, mask) - _hard_mask(values, out, mask)
     else:
-        kept = _soft_mask(values, size - out, mask, temperature)
-        kept = kept - jnp.where((out > 0)[..., None], _soft_mask(values, out, mask, temperature), 0)
+        kept = soft_mask(values, size - out, mask, temperature)
+        kept = kept - jnp.where((out > 0)[..., None], soft_mask(values, out, mask, temperature), 0)
     return (jnp.sum(kept * values, -1) / jnp.maximum(size - 2 * out, 1)).astype(x.dtype)
 
 

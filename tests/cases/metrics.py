@@ -68,7 +68,8 @@ def state_value(logits):
 
 def decayed(logits):
     state = metrics.state_of(f1(), logits, jnp.asarray(LABELS))
-    return metrics.decay_state(state, metrics.merge_states(state, state))[0].rest + metrics.value_of(f1(), state)
+    twice = metrics.merge_states(state, state)
+    return metrics.decay_state(state, twice).weight.rest + metrics.value_of(f1(), state)
 
 
 def around(logits):
@@ -99,7 +100,12 @@ METRICS = (
     decided("binary", np.float32(0.5), np.array(1)),
     *(made(name, lambda name=name: getattr(metrics, name)(metrics.multiclass()), LOGITS, LABELS) for name in FACTORIES),
     *(made(name, lambda name=name: getattr(metrics, name)(metrics.multiclass()), LOGITS, LABELS) for name in MATRIX),
-    made("samplewise_f_beta", lambda: metrics.samplewise_f_beta(metrics.multilabel()), LOGITS, BITS),
+    made(
+        "samplewise",
+        lambda: metrics.samplewise(metrics.f_beta(metrics.multilabel(), average=metrics.micro)),
+        LOGITS,
+        BITS,
+    ),
     made("set_f1", metrics.set_f1, LOGITS, BITS),
     made("top_k_accuracy", lambda: metrics.top_k_accuracy(k=2), LOGITS, LABELS),
     made(
@@ -127,12 +133,8 @@ METRICS = (
     made("mean_over_lists", lambda: metrics.mean_over_lists(metrics.roc_auc), LOGITS, BITS),
     ranked("roc_auc", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), chunk_size=2),
     ranked("average_precision", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), chunk_size=2),
-    Case(
-        "metrics.partial_auc",
-        {"scores": SCORES, "targets": TARGETS, "temperature": 0.5},
-        ("scores", "temperature"),
-        results=("wide",),
-    ),
+    ranked("precision_recall_auc", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), chunk_size=2),
+    ranked("partial_auc", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), max_rate=np.float32(0.5)),
     Case(
         "metrics.ndcg",
         {"scores": SCORES, "gains": f32(1.0, 0.0, 3.0, 0.5, 2.0), "temperature": 0.5, "num_top": 3},
@@ -148,7 +150,7 @@ METRICS = (
     transformed("linearize", around),
     transformed("jackknife_metric", lambda logits: metrics.jackknife_metric(f1())(logits, jnp.asarray(LABELS)), 3),
     transformed("delta_metric", lambda logits: metrics.delta_metric(f1())(logits, jnp.asarray(LABELS)), 3),
-    transformed("state_of", lambda logits: metrics.state_of(f1(), logits, jnp.asarray(LABELS))[1]["both"].rest),
+    transformed("state_of", lambda logits: metrics.state_of(f1(), logits, jnp.asarray(LABELS)).sums["both"].rest),
     transformed("merge_states", state_value),
     transformed("decay_state", decayed),
     transformed("value_of", state_value),

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def key(function: str, value: Any) -> None:
@@ -72,7 +73,7 @@ def values_within(
     function: str, argument: str, value: Any, minimum: float | int, maximum: float | int, where: Any = None
 ) -> None:
     """Raises if an array whose numbers are known (it is not traced) has one outside ``minimum`` ... ``maximum``."""
-    if isinstance(value, jax.core.Tracer) or isinstance(where, jax.core.Tracer):
+    if isinstance(value, Tracer) or isinstance(where, Tracer):
         return
     numbers = np.asarray(value, np.float64)
     wrong = ~((numbers >= minimum) & (numbers <= maximum))

@@ -47,7 +47,8 @@ def weights_of_pairs(
     chance, upper, lower = (at(values, places) for values in (probabilities, above, below))
 
     def corner(first: Array, second: Array) -> Array:
-        return both_below(*jnp.broadcast_arrays(first[:, None], second[None]), num_samples)
+        one, other = jnp.broadcast_arrays(first[:, None], second[None])
+        return both_below(one, other, num_samples)
 
     # The four corners of the pair's cell; what rounding leaves of an impossible one must not become negative.
     cell = corner(upper, upper) - corner(lower, upper) - corner(upper, lower) + corner(lower, lower)

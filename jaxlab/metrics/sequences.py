@@ -1,8 +1,8 @@
 """Metrics of predicted token sequences: expected n-gram matches, common subsequences, edits."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, ScalarLike
 
 from jaxlab import _check, smooth
@@ -31,7 +31,7 @@ def _tokens(name, prediction, target, temperature):
 def _check_tokens(function, predictions, targets, weights):
     """Raises if a token of the references that counts and is not traced is not in the vocabulary."""
     tokens, valid = targets
-    if not isinstance(valid, jax.core.Tracer) and not isinstance(weights, jax.core.Tracer):
+    if not isinstance(valid, Tracer) and not isinstance(weights, Tracer):
         counts = np.asarray(valid) if weights is None else np.asarray(valid) & (np.asarray(weights)[:, None] != 0)
         _check.values_within(function, "tokens", tokens, 0, predictions[0].shape[-1] - 1, counts)
 

@@ -9,6 +9,8 @@ On a CPU, where a small step costs next to nothing, by pooling adjacent violator
 either merges its two last blocks or begins another with its next element. No row waits for another.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,7 +142,7 @@ def _fit_jvp(primals, tangents):
     fit, block = fit_and_blocks(y, weights, valid)
     share, total = _weights_of_blocks(weights, valid, block)
     moved = share * y_dot + jnp.where(valid, weights_dot * (y - fit), 0)
-    still = np.zeros(block.shape, jax.dtypes.float0)
+    still: Any = np.zeros(block.shape, jax.dtypes.float0)
     return (fit, block), (jnp.where(valid, sums_of_blocks(moved, block) / total, 0), still)
 
 

@@ -21,8 +21,12 @@ CONFIG = model.Config(20, 16, 2, 4, 24, 12)
 @pytest.fixture(scope="module")
 def parameters():
     """Random weights, larger than those of training begin with, so that no part of the model is nearly linear."""
-    initial = jax.jit(model.initial, static_argnums=1)(jax.random.key(0), CONFIG)
-    return jax.tree.map(lambda leaf: leaf * 10 if leaf.ndim > 1 else leaf, initial)
+    source, shapes = np.random.default_rng(0), jax.eval_shape(lambda: model.initial(jax.random.key(0), CONFIG))
+
+    def drawn(path, leaf):
+        return jnp.asarray(source.normal(float(path[-1].name == "scale"), 0.3, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
 IDS = jnp.array([[2, 5, 7, 9, 3, 0], [2, 6, 3, 0, 0, 0]])

@@ -165,7 +165,8 @@ def scores(examples: Sequence[Example], predictions: Sequence[Prediction], task:
     if task == "spans":
         found = np.array([len(found) for _, found in pairs], float)
         precision, recall = right.sum() / max(found.sum(), 1), right.sum() / max(wanted.sum(), 1)
-        return {"f1": 2 * right.sum() / max(wanted.sum() + found.sum(), 1), "precision": precision, "recall": recall}
+        f1 = 2 * right.sum() / max(wanted.sum() + found.sum(), 1)
+        return {"f1": float(f1), "precision": float(precision), "recall": float(recall)}
     accuracy = right.sum() / wanted.sum()
     error = np.sqrt(np.sum((right - accuracy * wanted) ** 2)) / wanted.sum()
     return {"accuracy": float(accuracy), "standard_error": float(error)}

@@ -7,9 +7,11 @@ Each quantizer is put into the auto-encoder of ``experiments/vqvae_pixelcnn``, w
 fewer channels. The seeds differ in initial parameters and in batches. Measured on all test images.
 """
 
+import functools
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -24,8 +26,8 @@ from rich.table import Table
 
 from experiments.images import Labelled
 from experiments.runs import Run, progress, write_atomically
-from experiments.vqvae_pixelcnn.model import Model, QuantizerName, quantizer_of, vqvae
-from experiments.vqvae_pixelcnn.train import Data, load
+from experiments.vqvae_pixelcnn.model import Model, QuantizerName, VqVae, quantizer_of
+from experiments.vqvae_pixelcnn.train import Data, built, load
 from jaxlab import quantize
 
 CHUNK = 500
@@ -85,13 +87,12 @@ def rows_of_batches(config: Config, start: int, length: int, num_images: int) ->
     )
 
 
-def trained(config: Config, name: QuantizerName, images: np.ndarray) -> tuple[Any, Any, float]:
-    """The model, its states after training (with an axis of seeds), and the CPU seconds of a step of one seed."""
-    model = replace(config.model, quantizer=name)
-    functions = vqvae(model, images.shape[1:], float((images / 255.0).var()))
-    keys = jax.random.split(jax.random.key(0), config.num_seeds)
+@functools.cache
+def programs(functions: VqVae, seeds_at_once: int) -> tuple[Callable, Callable]:
+    """Compiled, of all seeds: (keys, images) to their first states; and (keys, states, number of the first step, rows
+    of the images [seeds, steps, batch], images) to their states after these steps, and metrics [seeds, steps].
+    """
 
-    @jax.jit
     def initial(keys, images):
         return lax.map(lambda key: functions.init(key, images), keys)
 
@@ -105,9 +106,16 @@ def trained(config: Config, name: QuantizerName, images: np.ndarray) -> tuple[An
 
             return lax.scan(step, state, (first + jnp.arange(rows.shape[0]), rows))
 
-        return lax.map(train_one, (keys, states, rows), batch_size=config.seeds_at_once)
+        return lax.map(train_one, (keys, states, rows), batch_size=seeds_at_once)
 
-    train_block = jax.jit(train_block, donate_argnums=1)
+    return jax.jit(initial), jax.jit(train_block, donate_argnums=1)
+
+
+def trained(config: Config, name: QuantizerName, images: np.ndarray) -> tuple[Any, Any, float]:
+    """The model, its states after training (with an axis of seeds), and the CPU seconds of a step of one seed."""
+    functions = built(replace(config.model, quantizer=name), images)
+    initial, train_block = programs(functions, config.seeds_at_once)
+    keys = jax.random.split(jax.random.key(0), config.num_seeds)
     times, on_device = [], jnp.asarray(images)
     settings = replace(config, names=(name,))
     with Run(config.runs / name, settings, changeable=("runs", "out", "save_every")) as run:

@@ -162,8 +162,7 @@ def test_sizes_that_do_not_fit_are_refused():
         vqvae(Model(), (9, 8, 1), 0.1)
 
 
-def test_all_verbs_one_after_another_and_a_run_that_is_cut_and_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "jit", cheaply)
+def test_all_verbs_one_after_another_and_a_run_that_is_cut_and_goes_on(tmp_path):
     tiny = Config(**TINY, num_steps=6, batch_size=8, save_every=2, log_every=1)
     whole, cut = (dataclasses.replace(tiny, out=tmp_path / name) for name in ("whole", "cut"))
     train(whole)
@@ -174,8 +173,8 @@ def test_all_verbs_one_after_another_and_a_run_that_is_cut_and_goes_on(tmp_path,
     for name in PRIORS:
         prior = PriorConfig(tmp_path / name, whole.out, name, num_steps=3, batch_size=8, save_every=2, log_every=1)
         fit_prior(prior)
-    assert sample(Sampling(tmp_path / "pixelcnn", tmp_path / "samples.png"))["different_grids"] > 1
-    results = evaluate(Evaluation(tmp_path / "pixelcnn", tmp_path / "evaluation", num_coded=20))
+    assert sample(Sampling(tmp_path / "transformer", tmp_path / "samples.png"))["different_grids"] > 1
+    results = evaluate(Evaluation(tmp_path / "transformer", tmp_path / "evaluation", num_coded=20))
     assert results == json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
     assert results["images"] == 297
     assert {path.name for path in (tmp_path / "evaluation").glob("*.png")} == {

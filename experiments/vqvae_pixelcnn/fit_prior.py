@@ -1,5 +1,6 @@
 """Training of a prior over the codes of a trained auto-encoder."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,7 @@ def optimizer_of(config: PriorConfig) -> optax.GradientTransformation:
 def initial_state(config: PriorConfig, prior: Any) -> PriorState:
     """Parameters of the network, and the optimizer's state."""
     codes = jnp.zeros((1, prior.height, prior.width), jnp.int32)
-    # Compiled: run one operation after another, the whole network would be.
-    params = jax.jit(prior.init)(jax.random.key(config.seed), codes, jnp.zeros(1, jnp.int32))
+    params = prior.init(jax.random.key(config.seed), codes, jnp.zeros(1, jnp.int32))
     return PriorState(params, optimizer_of(config).init(params))
 
 
@@ -92,7 +92,9 @@ def fit_prior(config: PriorConfig) -> dict[str, Any]:
     train_step = jax.jit(spread, donate_argnums=0)
     bits = jnp.nan
     with Run(config.out, config, changeable=("out", "save_every")) as run:
-        start = jax.device_put(initial_state(config, prior), NamedSharding(mesh, P()))
+        # Compiled as one: otherwise each operation of the network is by itself.
+        start = jax.jit(functools.partial(initial_state, config, prior))()
+        start = jax.device_put(start, NamedSharding(mesh, P()))
         number, state = run.restore(start)
         with progress(config.prior, config.num_steps, number) as advance:
             while number < config.num_steps:
@@ -111,7 +113,7 @@ def fitted(config: PriorConfig, num_codes: int, shape: tuple[int, ...]) -> tuple
     """The network and the parameters of a finished run."""
     prior = prior_of(config, num_codes, shape)
     with Run(config.out, config, changeable=("out", "save_every")) as run:
-        number, state = run.restore(jax.eval_shape(lambda: initial_state(config, prior)))
+        number, state = run.restore(jax.eval_shape(functools.partial(initial_state, config, prior)))
     if number < config.num_steps:
         raise ValueError(f"{config.out} has {number} of {config.num_steps} steps: run the verb prior first")
     return prior, state.params

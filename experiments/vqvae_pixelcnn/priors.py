@@ -95,12 +95,12 @@ class GatedLayer(nn.Module):
 
 def stacked(layer: Any, length: int) -> Any:
     """Layers of one kind, one after another in a compiled loop, with a leading axis of parameters and caches."""
-    axes: Any = (0, nn.broadcast, nn.broadcast)
+    in_axes: Any = (0, nn.broadcast, nn.broadcast)  # of the arguments after the features: cache, ...
     return nn.scan(
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=axes,
+        in_axes=in_axes,
         length=length,
         methods=["whole", "at"],
     )

@@ -83,10 +83,10 @@ def batch_at(seed: int, step: int, images: np.ndarray, size: int) -> np.ndarray:
     return images[np.random.default_rng([seed, step]).integers(len(images), size=size)]
 
 
-def initial_state_by(config: Config, functions: VqVae, images: np.ndarray) -> Callable[[], TrainState]:
-    """Makes parameters, and a codebook from the vectors of a batch."""
+def first_arguments(config: Config, images: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Of ``functions.init``: a key, and images from whose vectors the codebook is made."""
     sample = batch_at(config.seed, 2**31, images, max(config.batch_size, 64))
-    return lambda: jax.jit(functions.init)(jax.random.key(config.seed), jnp.asarray(sample))
+    return jax.random.key(config.seed), jnp.asarray(sample)
 
 
 def train(config: Config) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def train(config: Config) -> dict[str, Any]:
     key = jax.device_put(jax.random.key(config.seed + 1), everywhere)
     metrics: dict[str, Any] = {}
     with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
-        start = initial_state_by(config, built(config.model, images), images)()
+        start = jax.jit(built(config.model, images).init)(*first_arguments(config, images))
         step, state = run.restore(jax.device_put(start, everywhere))
         with progress("auto-encoder", config.num_steps, step) as advance:
             while step < config.num_steps:
@@ -122,7 +122,7 @@ def trained(config: Config) -> tuple[VqVae, TrainState]:
     functions = built(config.model, images)
     with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
         # Only what it looks like: computing it would have to be compiled.
-        step, state = run.restore(jax.eval_shape(initial_state_by(config, functions, images)))
+        step, state = run.restore(jax.eval_shape(functions.init, *first_arguments(config, images)))
     if step < config.num_steps:
         raise ValueError(f"{config.out} has {step} of {config.num_steps} steps: run the verb train first")
     return functions._replace(encode=jax.jit(functions.encode), decode=jax.jit(functions.decode)), state

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
 
@@ -69,21 +68,26 @@ def multiple_of(function: str, argument: str, value: int, factor: int) -> None:
         raise ValueError(f"{function}: {argument} must be a multiple of {factor}; got {value}")
 
 
+def is_traced(value: Any) -> bool:
+    """Whether the numbers of an array are not known, as inside ``jax.jit`` or ``jax.vmap``."""
+    return isinstance(value, Tracer)
+
+
 def values_within(
     function: str, argument: str, value: Any, minimum: float | int, maximum: float | int, where: Any = None
 ) -> None:
     """Raises if an array whose numbers are known (it is not traced) has one outside ``minimum`` ... ``maximum``."""
-    if isinstance(value, Tracer) or isinstance(where, Tracer):
+    if is_traced(value) or is_traced(where):
         return
-    numbers = np.asarray(value, np.float64)
+    numbers = jax.device_get(value)  # on the host: an operation of JAX would become part of a surrounding program
     wrong = ~((numbers >= minimum) & (numbers <= maximum))
     if where is not None:
-        where = np.asarray(where) != 0
-        wrong &= where.reshape(where.shape + (1,) * (wrong.ndim - where.ndim))
+        where = jax.device_get(where) != 0
+        wrong = wrong & where.reshape(where.shape + (1,) * (wrong.ndim - where.ndim))
     if wrong.any():
         raise ValueError(
-            f"{function}: {argument} must lie in {minimum:g} ... {maximum:g}; got {numbers[wrong][0]:g}"
-            f" ({np.count_nonzero(wrong)} of {wrong.size} outside)"
+            f"{function}: {argument} must lie in {minimum:g} ... {maximum:g}; got {float(numbers[wrong][0]):g}"
+            f" ({int(wrong.sum())} of {wrong.size} outside)"
         )
 
 

@@ -84,7 +84,8 @@ def multiclass(*, temperature: ScalarLike = 1.0) -> Decision:
         return decided, jax.nn.one_hot(label, logits.shape[0], dtype=decided.dtype)
 
     def check(function: str, predictions: Any, targets: Any, weights: Any) -> None:
-        _check.values_within(function, "labels", targets, 0, predictions.shape[-1] - 1, weights)
+        if jnp.issubdtype(targets.dtype, jnp.integer):  # others are refused when the decision is made
+            _check.values_within(function, "labels", targets, 0, predictions.shape[-1] - 1, weights)
 
     return Rule(decide, "multiclass", check)
 

@@ -65,17 +65,21 @@ class Sum(NamedTuple):
     rest: Float[Array, "*shape"]
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=("weight", "sums"), meta_fields=("statistic",))
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=("weight", "sums"), meta_fields=("statistic", "counts")
+)
 @dataclass(frozen=True)
 class State:
     """The state of a metric, a pytree: the summed weight of examples, their summed statistics, and of which statistic.
 
-    Of two statistics the structures differ, so that ``jax.tree.map(jnp.add, ...)`` refuses them too.
+    Where these are counts, a sum is a whole number and a rest below 1, soft counts too; others have no whole part. Of
+    two statistics the structures differ, so that ``jax.tree.map(jnp.add, ...)`` refuses them too.
     """
 
     weight: Sum
     sums: PyTree
     statistic: str
+    counts: bool = True
 
 
 def check_statistic(function: str, state: State, wanted: str) -> None:
@@ -149,7 +153,7 @@ def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[A
     """
     stats, weights = _examples("state_of", metric, predictions, targets, weights)
     sums = jax.tree.map(lambda leaf: _split(jnp.tensordot(weights, leaf, 1), metric.counts), stats)
-    return State(_split(weights.sum(), True), sums, metric.statistic)
+    return State(_split(weights.sum(), True), sums, metric.statistic, metric.counts)
 
 
 def merge_states(state: State, other: State) -> State:
@@ -184,15 +188,16 @@ def merge_states(state: State, other: State) -> State:
             f"merge_states: states of {state.statistic!r} must have the same shapes; got {shapes[0]} and {shapes[1]}"
         )
 
-    def add(one: Sum, more: Sum) -> Sum:
-        rest = one.rest + more.rest
-        carried = lax.stop_gradient(jnp.floor(rest))
-        # A sum that is not of counts has no whole part, and keeps none.
-        small = jnp.abs(carried) < 2**24
-        carried = jnp.where(small & ((one.whole != 0) | (more.whole != 0)), carried, 0)
-        return Sum(one.whole + more.whole + carried.astype(jnp.int32), rest - carried)
+    def add(counts: bool, one: Sum, more: Sum) -> Sum:
+        carried = _split(one.rest + more.rest, counts)
+        return Sum(one.whole + more.whole + carried.whole, carried.rest)
 
-    return jax.tree.map(add, state, other, is_leaf=_is_sum)
+    return State(
+        add(True, state.weight, other.weight),
+        jax.tree.map(functools.partial(add, state.counts), state.sums, other.sums, is_leaf=_is_sum),
+        state.statistic,
+        state.counts,
+    )
 
 
 def _means_of(function: str, metric: Metric, state: State) -> Any:

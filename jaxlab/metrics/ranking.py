@@ -4,10 +4,10 @@ They compare items with each other, so that they are no means over items; the me
 :func:`mean_over_lists` makes a :class:`Metric` of each.
 """
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
 from jaxlab import _check, smooth
@@ -52,7 +52,7 @@ def mean_over_lists(function: Callable, *, increasing: bool = True) -> Metric:
 
 
 def _check_gains(scores, gains, *, where=None, **_):
-    _check.values_within("ndcg", "gains", gains, 0, np.inf, where)
+    _check.values_within("ndcg", "gains", gains, 0, math.inf, where)
 
 
 @jit(static=("num_top",), hard_at_zero=("temperature",), check=_check_gains)
@@ -108,7 +108,7 @@ def ndcg(
     discounts = jnp.where(places <= num_top, 1 / jnp.log2(1 + places), 0)
     ideal = jnp.sum(jnp.sort(gains, descending=True) * discounts)
     if _check.is_zero(temperature):
-        order = jnp.argsort(jnp.where(valid, -scores, jnp.inf))
+        order = jnp.argsort(jnp.where(valid, -scores, jmath.inf))
         ordered, ordered_valid = scores[order], valid[order]
         fresh = (ordered[1:] != ordered[:-1]) | (ordered_valid[1:] != ordered_valid[:-1])
         block = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(fresh, dtype=jnp.int32)])

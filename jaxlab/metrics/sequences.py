@@ -1,8 +1,6 @@
 """Metrics of predicted token sequences: expected n-gram matches, common subsequences, edits."""
 
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Bool, Int, ScalarLike
 
 from jaxlab import _check, smooth
@@ -31,8 +29,10 @@ def _tokens(name, prediction, target, temperature):
 def _check_tokens(function, predictions, targets, weights):
     """Raises if a token of the references that counts and is not traced is not in the vocabulary."""
     tokens, valid = targets
-    if not isinstance(valid, Tracer) and not isinstance(weights, Tracer):
-        counts = np.asarray(valid) if weights is None else np.asarray(valid) & (np.asarray(weights)[:, None] != 0)
+    if not _check.is_traced(valid) and not _check.is_traced(weights):
+        counts = jax.device_get(valid)
+        if weights is not None:
+            counts = counts & (jax.device_get(weights)[:, None] != 0)
         _check.values_within(function, "tokens", tokens, 0, predictions[0].shape[-1] - 1, counts)
 
 

@@ -9,11 +9,8 @@ On a CPU, where a small step costs next to nothing, by pooling adjacent violator
 either merges its two last blocks or begins another with its next element. No row waits for another.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -115,35 +112,40 @@ def _weights_of_blocks(weights, valid, block):
 
 
 @jax.custom_jvp
-def fit_and_blocks(
-    y: Float[Array, "... n"], weights: Float[Array, "... n"], valid: Bool[Array, "... n"]
-) -> tuple[Float[Array, "... n"], Int[Array, "... n"]]:
-    """The nondecreasing fit along the last axis, whose valid elements come first, and the blocks it is constant on."""
-    top = lax.stop_gradient(jnp.max(y, -1, keepdims=True, where=valid, initial=-jnp.inf))
-    # What is invalid is as large as the largest: it moves no block of the valid ones.
-    block = blocks(jnp.where(valid, y, jnp.where(top > -jnp.inf, top, 0)), jnp.where(valid, weights, 1))
+def _block_means(
+    y: Float[Array, "... n"], weights: Float[Array, "... n"], valid: Bool[Array, "... n"], block: Int[Array, "... n"]
+) -> Float[Array, "... n"]:
+    """For each valid element the weighted mean over the valid ones of its block, and 0 for the others."""
     share, total = _weights_of_blocks(weights, valid, block)
     # Sums of what is near zero: a long block of large numbers would lose bits.
-    level = lax.stop_gradient(jnp.mean(jnp.where(valid, y, 0), -1, keepdims=True))
-    fit = level + sums_of_blocks(jnp.where(valid, y - level, 0) * share, block) / total
-    return jnp.where(valid, fit, 0), block
+    level = jnp.mean(jnp.where(valid, y, 0), -1, keepdims=True)
+    return jnp.where(valid, level + sums_of_blocks(jnp.where(valid, y - level, 0) * share, block) / total, 0)
 
 
-@fit_and_blocks.defjvp
-def _fit_jvp(primals, tangents):
+@_block_means.defjvp
+def _block_means_jvp(primals, tangents):
     r"""The blocks stand still, and the mean of each moves.
 
     .. math:: \dot v = \frac{\sum_B \big(w \dot y + \dot w (y - v)\big)}{\sum_B w}
 
     Linear in the tangents and self-adjoint: forward and reverse mode cost the same two sums, and the rule can be
-    differentiated itself. No derivative goes through the search for the blocks.
+    differentiated itself.
     """
-    (y, weights, valid), (y_dot, weights_dot, _) = primals, tangents
-    fit, block = fit_and_blocks(y, weights, valid)
+    (y, weights, valid, block), (y_dot, weights_dot, *_) = primals, tangents
+    fit = _block_means(y, weights, valid, block)
     share, total = _weights_of_blocks(weights, valid, block)
     moved = share * y_dot + jnp.where(valid, weights_dot * (y - fit), 0)
-    still: Any = np.zeros(block.shape, jax.dtypes.float0)
-    return (fit, block), (jnp.where(valid, sums_of_blocks(moved, block) / total, 0), still)
+    return fit, jnp.where(valid, sums_of_blocks(moved, block) / total, 0)
+
+
+def nondecreasing_fit(
+    y: Float[Array, "... n"], weights: Float[Array, "... n"], valid: Bool[Array, "... n"]
+) -> Float[Array, "... n"]:
+    """The nondecreasing fit along the last axis, whose valid elements come first; no derivative enters the search."""
+    top = jnp.max(y, -1, keepdims=True, where=valid, initial=-jnp.inf)
+    # What is invalid is as large as the largest: it moves no block of the valid ones.
+    padded = jnp.where(valid, y, jnp.where(top > -jnp.inf, top, 0))
+    return _block_means(y, weights, valid, blocks(padded, jnp.where(valid, weights, 1)))
 
 
 @jit(static=("axis",))
@@ -191,10 +193,10 @@ def isotonic(
         _check.same_shape("isotonic", y=y, weights=weights)
         share = jnp.where(mask, jnp.moveaxis(weights, axis, -1).astype(values.dtype), 1)
     if where is None:
-        fit, _ = fit_and_blocks(values, share, mask)
+        fit = nondecreasing_fit(values, share, mask)
     else:
         # The valid ones move to the front, in their order.
         order = jnp.argsort(~mask, -1, stable=True)
-        fit, _ = fit_and_blocks(*(jnp.take_along_axis(x, order, -1) for x in (values, share, mask)))
+        fit = nondecreasing_fit(*(jnp.take_along_axis(x, order, -1) for x in (values, share, mask)))
         fit = jnp.take_along_axis(fit, jnp.argsort(order, -1), -1)
     return jnp.moveaxis(fit, -1, axis).astype(y.dtype)

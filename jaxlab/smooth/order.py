@@ -9,7 +9,7 @@ from jaxlab import _check
 from jaxlab._jit import jit
 from jaxlab.gumbel import log_sinkhorn
 from jaxlab.smooth._common import in_unit, last, over
-from jaxlab.smooth.isotonic import blocks, fit_and_blocks, means_of_blocks
+from jaxlab.smooth.isotonic import blocks, means_of_blocks, nondecreasing_fit
 
 __all__ = ["neural_sort", "pairwise_rank", "rank", "sinkhorn_sort", "soft_sort", "sort", "spearman"]
 
@@ -162,7 +162,7 @@ def sort(
     places = jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype)
     middle = (valid.sum(-1, keepdims=True).astype(values.dtype) + 1) / 2
     drawn = jnp.where(valid, ascending - in_unit(places - middle, temperature), 0)
-    fit, _ = fit_and_blocks(drawn, jnp.ones_like(drawn), valid)
+    fit = nondecreasing_fit(drawn, jnp.ones_like(drawn), valid)
     return jnp.moveaxis(fit, -1, axis).astype(x.dtype)
 
 

@@ -1,6 +1,9 @@
 """The table of metrics: each row's hard value is scikit-learn's, its soft one tends to it, and its bias is as claimed.
 
 Minibatches are all that can be drawn, so that means over them are exact: nothing here is a matter of chance.
+
+Violations planted here failed: an accuracy that is claimed to be biased; Matthews' correlation that is claimed not
+to be; an average precision that does not tend to the hard one; a linearized loss that stands on its own batch.
 """
 
 import functools

@@ -1,6 +1,9 @@
 """Biased and unbiased statistics: by Monte Carlo the U version passes and the V version fails; and against libraries.
 
 The wrong variant of each z-test (n in place of n - 1; the diagonal left in) is one of its cases, and must fail.
+Planted in the library, these failed: a variance over n; k3 with the factor n / (n - 1); a standard deviation
+without c4; MMD, HSIC and the U-statistic of three with their diagonals; a jackknife with n for n - 1; a delta
+method with the whole curvature for half of it; a merge of third moments with one sign exchanged.
 """
 
 import functools

@@ -108,7 +108,7 @@ def ndcg(
     discounts = jnp.where(places <= num_top, 1 / jnp.log2(1 + places), 0)
     ideal = jnp.sum(jnp.sort(gains, descending=True) * discounts)
     if _check.is_zero(temperature):
-        order = jnp.argsort(jnp.where(valid, -scores, jmath.inf))
+        order = jnp.argsort(jnp.where(valid, -scores, jnp.inf))
         ordered, ordered_valid = scores[order], valid[order]
         fresh = (ordered[1:] != ordered[:-1]) | (ordered_valid[1:] != ordered_valid[:-1])
         block = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(fresh, dtype=jnp.int32)])

@@ -44,7 +44,6 @@ $(PEERS): pyproject.toml | .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --ignore-requires-python 'softjax>=0.1.1'
 	# These are built here, without CUDA; where they cannot be, their lines are left out of the comparison.
 	-PATH=/usr/bin:/bin .venv-peers/bin/python -m pip install --quiet --no-build-isolation --no-deps torchsort
-	-.venv-peers/bin/python -m pip install --quiet git+https://github.com/google-research/fast-soft-sort
 	touch $@
 
 $(OLDEST): pyproject.toml tests/oldest.txt | .venv-oldest

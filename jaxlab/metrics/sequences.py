@@ -1,5 +1,6 @@
 """Metrics of predicted token sequences: expected n-gram matches, common subsequences, edits."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, ScalarLike
 

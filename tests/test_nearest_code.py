@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from jaxlab import quantize
 from jaxlab.quantize import nearest_code
 from jaxlab.quantize._sums import sums_by_products, sums_by_segments
-from jaxlab.quantize.nearest import first_minimum
+from jaxlab.quantize.nearest import first_minimum, search_blocks, search_tiles
 
 
 def normal(*shape, seed=0, dtype=jnp.float32):
@@ -34,6 +34,21 @@ def wrong(codes, x, codebook):
 def test_nearest_code_is_the_nearest(num_codes, chunk_size):
     x, codebook = normal(100, 5), normal(num_codes, 5, seed=1)
     assert wrong(nearest_code(x, codebook, chunk_size=chunk_size), x, codebook) == 0
+
+
+@pytest.mark.parametrize("search", [search_tiles, search_blocks])
+@pytest.mark.parametrize("num_codes", [1, 128, 129, 1024, 1025, 2000])
+def test_every_search_finds_the_first_minimum(search, num_codes):
+    """Those for other platforms, too; with ties, whose distances are exact, and with vectors that are not finite."""
+    x = jnp.round(normal(300, 2)).at[3].set(jnp.nan).at[4].set(jnp.inf)
+    codebook = jnp.round(normal(num_codes, 2, seed=1))
+    codes, minima = jax.jit(search)(x, codebook, jnp.sum(codebook**2, 1) / 2)
+    usable = jnp.isfinite(x).all(1)
+    assert wrong(codes[usable], x[usable], codebook) == 0
+    assert int(codes[3]) == 0
+    assert 0 <= int(codes[4]) < num_codes
+    chosen = codebook[codes]
+    np.testing.assert_array_equal(minima[usable], (jnp.sum(chosen**2, 1) / 2 - jnp.sum(x * chosen, 1))[usable])
 
 
 @pytest.mark.parametrize("num_codes", [4, 1024, 1100, 4096])
@@ -106,7 +121,7 @@ def test_a_codebook_spread_over_devices_gives_the_codes_of_one_device(ties, opti
 SPREAD = {
     "gradient": quantize.vector_quantizer,
     "ema": quantize.ema_vector_quantizer,
-    "ema with restarts": functools.partial(quantize.ema_vector_quantizer, restart_threshold=0.9),
+    "ema with restarts": functools.partial(quantize.ema_vector_quantizer, restart_threshold=0.9, decay=0.5),
 }
 
 

@@ -12,7 +12,7 @@ from jaxlab import _check
 from jaxlab._precision import widen
 from jaxlab.quantize.codebook import CodeAssignment
 from jaxlab.quantize.contract import Quantized, Quantizer, check_vectors, claims
-from jaxlab.quantize.nearest import CPU_CHUNK_BYTES, first_of_all_devices
+from jaxlab.quantize.nearest import first_of_all_devices
 from jaxlab.quantize.vector import vector_quantizer
 
 __all__ = ["masked", "product", "stochastic"]
@@ -211,6 +211,10 @@ def stochastic(quantizer: Quantizer, *, temperature: ScalarLike) -> Quantizer:
     return quantizer.reassigned(by_chance(temperature))
 
 
+# Scores of so many bytes at a time, with noise for each.
+CHUNK_BYTES = 2**22
+
+
 def by_chance(temperature: ScalarLike) -> CodeAssignment:
     """The rule that draws a code by the Gumbel-max trick, some vectors at a time."""
 
@@ -222,7 +226,7 @@ def by_chance(temperature: ScalarLike) -> CodeAssignment:
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
         offsets = jnp.sum(codebook**2, -1)
-        size = max(1, min(num_vectors, CPU_CHUNK_BYTES // (4 * num_codes)))
+        size = max(1, min(num_vectors, CHUNK_BYTES // (4 * num_codes)))
         num_chunks = -(-num_vectors // size)
         padded = jnp.pad(x, ((0, num_chunks * size - num_vectors), (0, 0)))
 

@@ -1,5 +1,7 @@
 """The nearest code of each vector, exactly, without the matrix of all distances."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -12,8 +14,10 @@ from jaxlab._precision import widen
 
 __all__ = ["nearest_code"]
 
-# Distances of one chunk of vectors, in bytes: what stays in a cache on a CPU; enough to fill an accelerator.
-CPU_CHUNK_BYTES, CHUNK_BYTES = 2**22, 2**24
+# On a CPU, distances of so many vectors to so many codes at a time: 2 MiB, which stay in a cache.
+TILE_VECTORS, TILE_CODES = 4096, 128
+# Elsewhere, distances of one chunk of vectors to all codes, in bytes: enough to fill an accelerator.
+CHUNK_BYTES = 2**24
 # Above this many codes, their distances are reduced in blocks.
 MAXIMAL_UNBLOCKED, BLOCK = 1024, 128
 
@@ -51,32 +55,80 @@ def first_minimum_of_few(scores: Float[Array, "n k"]) -> tuple[Int[Array, "n"], 
     return jnp.argmin(scores, -1).astype(jnp.int32), jnp.min(scores, -1)
 
 
-def search(
-    x: Float[Array, "n d"], codebook: Float[Array, "k d"], offsets: Float[Array, "k"], *, chunk_size: int
+def scores_of(x: Float[Array, "n d"], codebook: Float[Array, "k d"], offsets: Float[Array, "k"]) -> Float[Array, "n k"]:
+    """``offsets[k] - x @ codebook[k]``: half the squared distances, up to what is the same for all codes."""
+    products = lax.dot_general(
+        x,
+        codebook,
+        (((1,), (1,)), ((), ())),
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=offsets.dtype,
+    )
+    return offsets[None] - products
+
+
+def padded_to(
+    multiple: int, codebook: Float[Array, "k d"], offsets: Float[Array, "k"]
+) -> tuple[Float[Array, "l d"], Float[Array, "l"]]:
+    """With codes at the end that are infinitely far from everything."""
+    missing = -codebook.shape[0] % multiple
+    codebook = jnp.pad(codebook, ((0, missing), (0, 0)))
+    return codebook, jnp.pad(offsets, (0, missing), constant_values=jnp.inf)
+
+
+def search_tiles(
+    x: Float[Array, "n d"], codebook: Float[Array, "k d"], offsets: Float[Array, "k"]
 ) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
-    """The first k that minimises ``offsets[k] - x @ codebook[k]`` for each vector, and that minimum."""
-    num_vectors, num_features = x.shape
+    """The first k with the least score of each vector, and that score: for CPUs.
+
+    Some codes at a time: of their scores only the minimum is taken, and all of them are kept if it is the least so
+    far. So the position is looked for once, in the scores of one tile.
+    """
+    if codebook.shape[0] <= TILE_CODES:
+        return first_minimum(scores_of(x, codebook, offsets))
+    codebook, offsets = padded_to(TILE_CODES, codebook, offsets)
+    tiles, offsets = codebook.reshape(-1, TILE_CODES, x.shape[1]), offsets.reshape(-1, TILE_CODES)
+
+    def keep_better(best, tile):
+        number, minimum, scores = best
+        new_number, codes, offsets = tile
+        new_scores = scores_of(x, codes, offsets)
+        new_minimum = jnp.min(new_scores, -1)
+        better = new_minimum < minimum
+        return (
+            jnp.where(better, new_number, number),
+            jnp.where(better, new_minimum, minimum),
+            jnp.where(better[:, None], new_scores, scores),
+        ), None
+
+    scores = scores_of(x, tiles[0], offsets[0])
+    minimum = jnp.min(scores, -1)
+    # A zero that varies over devices as the vectors do.
+    first = jnp.where(jnp.isnan(minimum), 0, 0), minimum, scores
+    others = jnp.arange(1, len(tiles), dtype=jnp.int32), tiles[1:], offsets[1:]
+    (number, _, scores), _ = lax.scan(keep_better, first, others)
+    place, minimum = first_minimum(scores)
+    return number * TILE_CODES + place, minimum
+
+
+def search_blocks(
+    x: Float[Array, "n d"], codebook: Float[Array, "k d"], offsets: Float[Array, "k"]
+) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
+    """The same with all scores in one product: for accelerators."""
     if codebook.shape[0] > MAXIMAL_UNBLOCKED:
-        missing = -codebook.shape[0] % BLOCK
-        codebook = jnp.pad(codebook, ((0, missing), (0, 0)))
-        offsets = jnp.pad(offsets, (0, missing), constant_values=jnp.inf)
+        codebook, offsets = padded_to(BLOCK, codebook, offsets)
+    return first_minimum(scores_of(x, codebook, offsets))
 
-    def search_chunk(x):
-        products = lax.dot_general(
-            x,
-            codebook,
-            (((1,), (1,)), ((), ())),
-            precision=lax.Precision.HIGHEST,
-            preferred_element_type=offsets.dtype,
-        )
-        return first_minimum(offsets[None] - products)
 
+def by_chunks(search: Callable, x: Float[Array, "n d"], chunk_size: int) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
+    """``search(x)``, some vectors at a time."""
+    num_vectors, num_features = x.shape
     num_chunks = max(1, -(-num_vectors // chunk_size))
     if num_chunks == 1:
-        return search_chunk(x)
+        return search(x)
     chunk_size = -(-num_vectors // num_chunks)
     padded = jnp.pad(x, ((0, num_chunks * chunk_size - num_vectors), (0, 0)))
-    found = lax.map(search_chunk, padded.reshape(num_chunks, chunk_size, num_features))
+    found = lax.map(search, padded.reshape(num_chunks, chunk_size, num_features))
     codes, minima = jax.tree.map(lambda leaf: leaf.reshape(-1)[:num_vectors], found)
     return codes, minima
 
@@ -118,8 +170,8 @@ def nearest_code(
 
     .. math:: i = \min \arg\min_k \lVert x - E_k \rVert^2 = \min \arg\min_k \tfrac12\lVert E_k \rVert^2 - x \cdot E_k
 
-    The distances of a chunk of vectors are reduced, in two passes, before those of the next are made. Everything is
-    computed in float32 at least, whatever the dtypes of the vectors and of the codebook, which may differ.
+    The distances of a chunk of vectors (on a CPU: to some of the codes) are reduced before those of the next are made.
+    All is computed in float32 at least, whatever the dtypes of the vectors and of the codebook, which may differ.
 
     Args:
       x: vectors.
@@ -129,7 +181,8 @@ def nearest_code(
         products of low precision safe where that mean is far from zero. Not used for cosines.
       operand_dtype: round the operands of the products to this dtype, ``jnp.bfloat16`` for the matrix units of
         accelerators at full speed. Sums stay in float32; a vector near the border of two cells may then get the other.
-      chunk_size: how many vectors at a time; by default so many that their distances take 4 MiB (on a CPU) or 16.
+      chunk_size: how many vectors at a time; by default 4,096 on a CPU, to 128 codes at a time (2 MiB), and on other
+        platforms so many that their distances to all codes take 16 MiB.
       axis_name: of a mapped axis over which the codebook is spread, in equal parts, first codes on the first device.
 
     Returns:
@@ -172,12 +225,16 @@ def nearest_code(
         vectors, codes = (lax.reduce_precision(x, operands.nexp, operands.nmant) for x in (vectors, codes))
     offsets = jnp.zeros(num_codes, dtype) if cosine else jnp.sum(codes**2, -1) / 2
 
-    def searching(num_bytes, operands):
-        rows = chunk_size or max(1, num_bytes // (4 * num_codes))
-        return lambda x, codes, offsets: search(x.astype(operands), codes.astype(operands), offsets, chunk_size=rows)
+    def searching(search, size, operands):
+        def run(x, codes, offsets):
+            codes = codes.astype(operands)
+            return by_chunks(lambda x: search(x, codes, offsets), x.astype(operands), chunk_size or size)
+
+        return run
 
     # A CPU gains nothing from narrow operands, and loses the order of its sums.
-    cpu, other = searching(CPU_CHUNK_BYTES, dtype), searching(CHUNK_BYTES, operands.dtype)
+    cpu = searching(search_tiles, TILE_VECTORS, dtype)
+    other = searching(search_blocks, max(1, CHUNK_BYTES // (4 * num_codes)), operands.dtype)
     found, minima = lax.platform_dependent(vectors, codes, offsets, cpu=cpu, default=other)
     if axis_name is not None:
         found = first_of_all_devices(found, minima, num_codes, axis_name)

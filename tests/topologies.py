@@ -51,6 +51,9 @@ def mesh(name: str) -> Mesh:
     """The four devices of one of ``PLATFORMS``; raises CompilerMissing, also if it fails on the smallest program."""
     # Otherwise libtpu asks a metadata server which TPU this machine is part of, for minutes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # It ends the process at flags of XLA that it does not know (conftest.py), which have been read by now.
+    jax.devices()
+    os.environ.pop("XLA_FLAGS", None)
     # It locks a file, for there is one chip to a process; of the compiler alone there may be several.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     try:

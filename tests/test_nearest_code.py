@@ -53,7 +53,10 @@ def test_every_search_finds_the_first_minimum(search, num_codes):
 
 @pytest.mark.parametrize("num_codes", [4, 1024, 1100, 4096])
 def test_the_lowest_of_equally_near_codes(num_codes):
-    """Whole numbers: all distances are exact, and ties are many."""
+    """Whole numbers: all distances are exact, and ties are many.
+
+    Planted and found: the highest of equally near codes.
+    """
     x = jnp.round(normal(300, 2))
     codebook = jnp.round(normal(num_codes, 2, seed=1))
     assert wrong(nearest_code(x, codebook), x, codebook) == 0
@@ -88,7 +91,10 @@ def test_cosine_takes_the_nearest_direction_whatever_the_lengths():
 
 
 def test_low_precision_needs_a_centre_and_sums_in_float32():
-    """Vectors in bfloat16 are compared exactly; operands rounded to bfloat16 are, near a centre, seldom misjudged."""
+    """Vectors in bfloat16 are compared exactly; operands rounded to bfloat16 are, near a centre, seldom misjudged.
+
+    Planted and found: products of bfloat16 that stay in it, and a centre that is not subtracted.
+    """
     half_x, half_codebook = normal(2000, 32, dtype=jnp.bfloat16), normal(512, 32, seed=1, dtype=jnp.bfloat16)
     assert wrong(nearest_code(half_x, half_codebook), half_x, half_codebook) == 0
     naive = jnp.argmin((jnp.sum(half_codebook**2, 1) / 2)[None] - half_x @ half_codebook.T, 1)
@@ -103,6 +109,7 @@ def test_low_precision_needs_a_centre_and_sums_in_float32():
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("options", [{}, {"cosine": True}, {"operand_dtype": jnp.bfloat16}], ids=str)
 def test_a_codebook_spread_over_devices_gives_the_codes_of_one_device(ties, options):
+    """Planted and found: the last device among those with equally near codes."""
     x, codebook = normal(64, 16), normal(4096, 16, seed=1)
     if ties:
         codebook = jnp.tile(codebook[:64], (64, 1))
@@ -127,7 +134,10 @@ SPREAD = {
 
 @pytest.mark.parametrize("name", SPREAD)
 def test_training_with_vectors_and_codebook_both_spread_is_training_on_one_device(name):
-    """Restarts, too, take the same vectors for the same codes."""
+    """Restarts, too, take the same vectors for the same codes.
+
+    Planted and found: the vectors for the first part of the codebook taken for every part.
+    """
     make = SPREAD[name]
     x = normal(64, 8)
 

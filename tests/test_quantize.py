@@ -53,6 +53,7 @@ def applied(row, x, *, key=2, mask=None):
 @pytest.mark.parametrize("dtype", DTYPES)
 @over(ROWS)
 def test_values_are_the_decoded_codes_bit_for_bit(row, dtype):
+    """Planted and found: ``x + stop_gradient(code - x)`` instead of the operator."""
     quantizer, params, state = made(row)
     x = vectors().astype(dtype)
     out, _ = applied(row, x)
@@ -80,6 +81,7 @@ def test_encode_is_apply_without_chance(row):
 
 @over(ROWS)
 def test_quantizing_a_value_gives_its_code_where_that_is_claimed(row):
+    """Planted and found: a distance with the squared length of the code instead of half of it."""
     quantizer, params, state = made(row)
     x = vectors((1000, 4))
     codes = quantizer.encode(params, state, x)
@@ -89,6 +91,20 @@ def test_quantizing_a_value_gives_its_code_where_that_is_claimed(row):
         assert bool((again == codes).all()) == (row.idempotent or row.name == "stochastic")
     else:
         assert not row.idempotent
+
+
+@over(ROWS)
+def test_low_precision_takes_other_codes_no_more_often_than_its_rounding_does(row):
+    """Codes of bfloat16 are those of the same numbers in float32; rounding the numbers changes few.
+
+    Planted and found: a codebook rounded to the precision of the vectors.
+    """
+    quantizer, params, state = made(row)
+    x = vectors((2000, 4))
+    encode = jax.jit(quantizer.encode)
+    codes, half = encode(params, state, x), encode(params, state, x.astype(jnp.bfloat16))
+    np.testing.assert_array_equal(half, encode(params, state, x.astype(jnp.bfloat16).astype(jnp.float32)))
+    assert np.mean(np.asarray(codes) != np.asarray(half)) < 0.03
 
 
 @over(ROWS)
@@ -116,7 +132,10 @@ def jacobian_product(row, x, upstream):
 
 @over(ROWS)
 def test_gradient_passes_with_factor_one_where_that_is_claimed(row):
-    """At any depth, too: stages that each copy the gradient give factor 3 here."""
+    """At any depth, too: stages that each copy the gradient give factor 3 here.
+
+    Planted and found: a gradient copied once for each stage.
+    """
     upstream = vectors(seed=5)
     if made(row)[0].decode(*made(row)[1:], applied(row, vectors())[0].codes).shape != upstream.shape:
         assert not row.straight_through
@@ -138,6 +157,7 @@ def rotation(x, q):
 
 
 def test_rotation_trick_is_the_rotation_onto_the_code():
+    """Planted and found: a rotation that does not stretch."""
     x, q = vectors((7, 4)), vectors((7, 4), seed=1)
     for one, other in zip(x, q, strict=True):
         jacobian = jax.jacobian(lambda x, q=other: gradients.rotation_trick(q, x))(one)
@@ -160,6 +180,7 @@ def test_rotation_trick_has_the_bits_of_the_code_and_no_nan(dtype):
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_diveq_has_its_closed_form_derivatives_and_an_error_relative_to_the_quantization(noise):
+    """Planted and found: noise that is not relative to the error."""
     q, x = vectors((1000, 4)), vectors((1000, 4), seed=1)
 
     def move(q, x):
@@ -215,6 +236,7 @@ def test_gradient_operators_are_interchangeable(name, wrap):
 
 
 def test_losses_have_their_closed_forms():
+    """Planted and found: the weight of one loss in front of both."""
     x = vectors((20, 4))
     quantizer = quantize.vector_quantizer(num_codes=8, codebook_weight=3.0, commitment_weight=0.5)
     codebook, _ = quantizer.init(jax.random.key(0), x)
@@ -245,6 +267,7 @@ def test_state_changes_where_that_is_claimed_and_parameters_are_there_where_that
 
 @over(ROWS)
 def test_a_mask_of_all_changes_no_bit_and_what_is_masked_has_no_influence(row):
+    """Planted and found: no mask as a constant of ones, which the compiler folds into other sums."""
     x, mask = vectors(), jax.random.bernoulli(jax.random.key(9), 0.6, (6, 5))
     out, state = applied(row, x)
     everything, state_of_everything = applied(row, x, mask=jnp.ones((6, 5), bool))
@@ -264,7 +287,10 @@ def test_a_mask_of_all_changes_no_bit_and_what_is_masked_has_no_influence(row):
 
 @over(row for row in ROWS if row.name not in ("gumbel_quantizer", "stochastic"))
 def test_masking_is_leaving_out(row):
-    """The loss and the statistics are those of the vectors that count."""
+    """The loss and the statistics are those of the vectors that count.
+
+    Planted and found: a mean over all vectors, masked ones included.
+    """
     x, mask = vectors((30, 4)), jnp.arange(30) % 3 > 0
     (some, state), (few, state_of_few) = applied(row, x, mask=mask), applied(row, x[mask])
     np.testing.assert_allclose(some.loss, few.loss, rtol=1e-5)
@@ -273,6 +299,7 @@ def test_masking_is_leaving_out(row):
 
 @over(ROWS)
 def test_nothing_that_is_not_finite_gets_into_the_state(row):
+    """Planted and found: statistics that take what is not finite."""
     x = vectors().at[0, 0, 0].set(jnp.nan).at[1, 1].set(jnp.inf)
     _, state = applied(row, x)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(state))
@@ -337,7 +364,10 @@ def test_update_is_the_part_of_apply_that_changes_the_state(name):
 
 @pytest.mark.parametrize("temperature", [None, 2.0])
 def test_a_shared_codebook_is_searched_once_a_stage_and_updated_by_the_codes_that_were_found(temperature):
-    """With codes drawn at random a second search would find others, and update with them."""
+    """With codes drawn at random a second search would find others, and update with them.
+
+    Planted and found: an update that applies the quantizer again.
+    """
 
     def quantizer(shared):
         inner = ema(decay=0.5)
@@ -383,7 +413,10 @@ DATA_PARALLEL = {
 @pytest.mark.parametrize("name", DATA_PARALLEL)
 @pytest.mark.parametrize("num_devices", [2, 4])
 def test_many_devices_give_what_one_gives(name, num_devices):
-    """Of whole eighths, whose sums are exact in any order, the state after one call has the same bits."""
+    """Of whole eighths, whose sums are exact in any order, the state after one call has the same bits.
+
+    Planted and found: sums averaged over devices, and entropies of one device alone.
+    """
     x = jnp.round(8 * vectors((64, 4))) / 8
     mask = jnp.arange(64) % 4 > 0  # as many of each device's count
 

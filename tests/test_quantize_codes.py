@@ -54,6 +54,7 @@ def test_ema_by_hand():
 
 
 def test_codes_that_are_not_hit_keep_their_bits():
+    """Planted and found: every code set to the quotient of its averages."""
     quantizer = quantize.ema_vector_quantizer(num_codes=100, decay=0.5)
     params, state = quantizer.init(jax.random.key(0), normal(50, 3))
     first = state.codebook
@@ -67,6 +68,7 @@ def test_codes_that_are_not_hit_keep_their_bits():
 
 
 def test_dead_codes_restart_on_vectors_of_the_call_and_only_once():
+    """Planted and found: restarts that keep the old counts."""
     x = normal(64, 3)
     quantizer = quantize.ema_vector_quantizer(num_codes=16, restart_threshold=0.1, decay=0.9)
     params, state = quantizer.init(jax.random.key(0), x)

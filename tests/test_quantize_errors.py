@@ -42,6 +42,7 @@ calls = {
     "decay": lambda: q.ema_vector_quantizer(num_codes=2, decay=1.0),
     "threshold": lambda: q.ema_vector_quantizer(num_codes=2, restart_threshold=-0.1),
     "levels": lambda: q.finite_scalar_quantizer(levels=(3, 1)),
+    "levels in a list": lambda: q.finite_scalar_quantizer(levels=[3, 3]),
     "many levels": lambda: q.finite_scalar_quantizer(levels=(2,) * 32),
     "many bits": lambda: q.lookup_free_quantizer(num_bits=32),
     "group": lambda: q.lookup_free_quantizer(num_bits=4, group_size=3),
@@ -82,6 +83,7 @@ MESSAGES = {
     "decay": "ema_vector_quantizer: decay must be at least 0 and less than 1; got 1.0",
     "threshold": "ema_vector_quantizer: restart_threshold must be at least 0; got -0.1",
     "levels": "finite_scalar_quantizer: levels must be at least 2; got 1",
+    "levels in a list": "finite_scalar_quantizer: levels must be a tuple of Python integers, one for each feature; got ",
     "many levels": "finite_scalar_quantizer: levels must have a product of at most 2**31",
     "many bits": "lookup_free_quantizer: levels must have a product of at most 2**31",
     "group": "lookup_free_quantizer: group_size must divide the 4 bits; got 3",
@@ -116,7 +118,7 @@ def found():
 def test_bad_input_is_refused(found, name):
     kind, _, message = found[name].partition(" ")
     assert message.startswith(MESSAGES[name])
-    assert kind == ("TypeError" if name == "no codebook" else "ValueError")
+    assert kind == ("TypeError" if name in ("no codebook", "levels in a list") else "ValueError")
 
 
 @pytest.mark.parametrize("name", quantize.QUANTIZERS)
@@ -147,3 +149,54 @@ def test_zero_vectors_move_no_code_of_directions():
     assert out.codes.tolist() == [0, 0, 0, 0]
     assert bool(jnp.isfinite(out.loss))
     np.testing.assert_array_equal(after.codebook, state.codebook)
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("float16", "float32"), ("bfloat16", "float16")])
+def test_codes_of_a_codebook_of_another_dtype_are_those_of_the_same_numbers_in_float64(dtypes):
+    x, codebook = (jax.random.normal(jax.random.key(n), (200, 5)).astype(d) for n, d in enumerate(dtypes))
+    a, b = np.asarray(x, np.float64), np.asarray(codebook, np.float64)
+    expected = ((a[:, None] - b[None]) ** 2).sum(-1).argmin(1)
+    np.testing.assert_array_equal(quantize.nearest_code(x, codebook), expected)
+
+
+def test_vectors_of_low_precision_leave_the_state_its_own():
+    quantizer = quantize.ema_vector_quantizer(num_codes=3, decay=0.5, restart_threshold=0.5)
+    x = jax.random.normal(jax.random.key(1), (9, 2))
+    params, state = quantizer.init(jax.random.key(0), x)
+    _, after = quantizer.apply(jax.random.key(2), params, state, x.astype(jnp.bfloat16))
+    assert {leaf.dtype for leaf in after} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("make", [quantize.vector_quantizer, quantize.ema_vector_quantizer])
+def test_zero_vectors_have_code_zero_and_no_gradient_that_is_not_finite(make):
+    quantizer = make(num_codes=3, cosine=True)
+    params, state = quantizer.init(jax.random.key(0), jax.random.normal(jax.random.key(1), (9, 2)))
+
+    def total(x):
+        out, _ = quantizer.apply(jax.random.key(2), params, state, x)
+        return out.loss + jnp.sum(out.values), out.codes
+
+    gradient, codes = jax.grad(total, has_aux=True)(jnp.zeros((4, 2)))
+    assert codes.tolist() == [0] * 4
+    assert bool(jnp.isfinite(gradient).all())
+
+
+def test_vectors_of_nan_move_no_code_and_are_counted():
+    quantizer = quantize.ema_vector_quantizer(num_codes=3, decay=0.5, restart_threshold=0.5)
+    x = jax.random.normal(jax.random.key(1), (9, 2))
+    params, state = quantizer.init(jax.random.key(0), x)
+    bad = x.at[:, 1].set(jnp.nan)
+    out, after = quantizer.apply(jax.random.key(2), params, state, bad)
+    np.testing.assert_array_equal(after.codebook, state.codebook)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in after)
+    usage = quantize.code_usage(bad, out.values, out.codes, num_codes=3)
+    assert (int(usage.num_vectors), int(usage.num_not_finite), usage.counts.tolist()) == (9, 9, [0, 0, 0])
+    some = quantize.code_usage(x.at[0, 0].set(jnp.inf), x, out.codes, num_codes=3)
+    assert (int(some.num_not_finite), int(some.counts.sum()), float(some.noise)) == (1, 8, 0.0)
+
+
+@pytest.mark.parametrize("make", [quantize.kmeans, quantize.random_rows])
+def test_codes_repeat_where_a_mask_leaves_fewer_vectors_than_codes(make):
+    x = jax.random.normal(jax.random.key(1), (10, 2)).at[5:].set(jnp.nan)
+    codebook = make(jax.random.key(0), x, num_codes=4, mask=jnp.arange(10) < 2)
+    assert {tuple(row) for row in codebook.tolist()} == {tuple(row) for row in x[:2].tolist()}

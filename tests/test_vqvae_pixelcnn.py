@@ -44,6 +44,7 @@ def prior(request):
 
 
 def test_each_code_depends_on_all_codes_before_it_and_on_no_other(prior):
+    """Planted and found: a horizontal stack that sees the code itself."""
     network, params, codes, labels = prior
     length = HEIGHT * WIDTH
 
@@ -66,6 +67,7 @@ def test_each_code_depends_on_all_codes_before_it_and_on_no_other(prior):
 
 
 def test_a_step_with_cached_activations_is_the_whole_grid_at_one_place(prior):
+    """Planted and found: a cache that does not get the row above."""
     network, params, codes, labels = prior
     step = jax.jit(lambda *arguments: network.apply(params, *arguments, method="step"))
     cache, before, found = network.start(BATCH), jnp.zeros(BATCH, jnp.int32), []

@@ -12,7 +12,7 @@ from experiments.smooth_f1 import __main__ as smooth_f1
 
 
 def test_the_headline_tables_are_the_committed_ones_within_standard_errors(tmp_path):
-    config = dataclasses.replace(biased_unbiased.TINY, replicates=1500, population=1_000_000, seed=1, out=tmp_path)
+    config = dataclasses.replace(biased_unbiased.TINY, replicates=500, population=500_000, seed=1, out=tmp_path)
     tables = biased_unbiased.main(config)
     committed = json.loads(biased_unbiased.COMMITTED.read_text())
     assert biased_unbiased.largest_z(tables, committed) < FAR

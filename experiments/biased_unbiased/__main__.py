@@ -1,6 +1,6 @@
 """What a small sample does to a curved function of a mean: six tables and a figure.
 
-    python -m experiments.biased_unbiased        # about a minute on two cores
+    python -m experiments.biased_unbiased        # 50 seconds on one core
     python -m experiments.biased_unbiased --help
 
 The standard deviation, the F-measure's gradient, the similarity of independent representations, the discrepancy of

@@ -1,6 +1,6 @@
 """Fine-tuning on the smooth F1 after cross entropy, on real imbalanced data: naive and linearised.
 
-    python -m experiments.smooth_f1           # about two minutes on two cores
+    python -m experiments.smooth_f1           # 15 seconds on one core
     python -m experiments.smooth_f1 --help
 
 The scans of handwritten digits that come with scikit-learn, one digit (9% to 10%) against the rest, half of them for

@@ -78,7 +78,8 @@ def linear_kernel(x: Float[Array, "d"], y: Float[Array, "d"]) -> Float[Array, ""
       2.0
     """
     _check.same_shape("linear_kernel", x=x, y=y)
-    return jnp.sum(widen(x) * widen(y)).astype(x.dtype)
+    # As a product and not a sum of products: of all pairs of samples it is one of matrices.
+    return jnp.dot(widen(x), widen(y), precision="highest").astype(x.dtype)
 
 
 def _grid(kernel, x, y):

@@ -83,7 +83,7 @@ MESSAGES = {
     "decay": "ema_vector_quantizer: decay must be at least 0 and less than 1; got 1.0",
     "threshold": "ema_vector_quantizer: restart_threshold must be at least 0; got -0.1",
     "levels": "finite_scalar_quantizer: levels must be at least 2; got 1",
-    "levels in a list": "finite_scalar_quantizer: levels must be a tuple of Python integers, one for each feature; got ",
+    "levels in a list": "finite_scalar_quantizer: levels must be a tuple of Python integers, one for each feature; got",
     "many levels": "finite_scalar_quantizer: levels must have a product of at most 2**31",
     "many bits": "lookup_free_quantizer: levels must have a product of at most 2**31",
     "group": "lookup_free_quantizer: group_size must divide the 4 bits; got 3",

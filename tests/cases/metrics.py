@@ -49,7 +49,7 @@ def averaged(name: str) -> Case:
 
 def decided(name: str, logits: Any, target: Any) -> Case:
     def function(logits, temperature):
-        return getattr(metrics, name)(temperature=temperature)(logits, jnp.asarray(target))[0]
+        return getattr(metrics, name)(temperature=temperature)(logits, jnp.asarray(target, jnp.int32))[0]
 
     arguments = {"logits": logits, "temperature": 0.5}
     return Case(

@@ -18,19 +18,7 @@ from jaxlab.metrics.classification import (
 )
 from jaxlab.metrics.continuous import cosine, linear_cka, mutual_information, pinball, r_squared
 from jaxlab.metrics.decisions import binary, macro, micro, multiclass, multilabel, weighted
-from jaxlab.metrics.metric import (
-    Metric,
-    State,
-    Sum,
-    delta_metric,
-    evaluate,
-    jackknife_metric,
-    linearize,
-    loss,
-    merge_states,
-    state_of,
-    value_of,
-)
+from jaxlab.metrics.metric import Metric, State, Sum, evaluate, merge_states, state_of, value_of
 from jaxlab.metrics.overlap import (
     dice,
     f_beta,
@@ -45,6 +33,7 @@ from jaxlab.metrics.ranking import mean_over_lists, ndcg, precision_at, recall_a
 from jaxlab.metrics.running import decay_state
 from jaxlab.metrics.sequences import bleu, rouge_l, token_error_rate
 from jaxlab.metrics.table import METRICS, MetricRow
+from jaxlab.metrics.transforms import delta_metric, jackknife_metric, linearize, loss
 
 __all__ = [
     "METRICS",

@@ -3,7 +3,7 @@ r"""A metric is a function of a mean: the mean over examples of a statistic, and
 .. math:: M = g\Big(\frac{\sum_i w_i\, s(\hat y_i, y_i)}{\sum_i w_i}\Big)
 
 Relaxing s makes it differentiable. Adding sums makes it exact over batches and devices. And because g is curved, its
-value and gradient on a minibatch are biased: :func:`linearize` and :func:`jackknife_metric` are the cures.
+value and gradient on a minibatch are biased; for that see :func:`linearize` and :func:`jackknife_metric`.
 """
 
 import functools
@@ -14,22 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PyTree
 
 from jaxlab._precision import widen
-from jaxlab.moments import Estimate, delta
-from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = [
     "Metric",
     "State",
     "Sum",
-    "delta_metric",
     "evaluate",
-    "jackknife_metric",
-    "linearize",
-    "loss",
     "merge_states",
     "state_of",
     "value_of",
@@ -103,7 +96,7 @@ def _is_sum(node: Any) -> bool:
     return isinstance(node, Sum)
 
 
-def _examples(function: str, metric: Metric, predictions: Any, targets: Any, weights: Array | None):
+def statistics_of(function: str, metric: Metric, predictions: Any, targets: Any, weights: Array | None):
     """The statistics of all examples, and their weights."""
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves((predictions, targets, weights))}
     if len(sizes) != 1:
@@ -117,7 +110,7 @@ def _examples(function: str, metric: Metric, predictions: Any, targets: Any, wei
     return stats, jnp.ones(sizes.pop(), dtype) if weights is None else weights.astype(dtype)
 
 
-def _mean(stats: Any, weights: Array) -> Any:
+def mean_of(stats: Any, weights: Array) -> Any:
     total = weights.sum()
     share = weights / jnp.where(total == 0, 1, total)
     return jax.tree.map(lambda leaf: jnp.tensordot(share, leaf, 1), stats)
@@ -151,7 +144,7 @@ def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[A
       >>> int(state.weight.whole), int(state.sums.whole)
       (3, 2)
     """
-    stats, weights = _examples("state_of", metric, predictions, targets, weights)
+    stats, weights = statistics_of("state_of", metric, predictions, targets, weights)
     sums = jax.tree.map(lambda leaf: _split(jnp.tensordot(weights, leaf, 1), metric.counts), stats)
     return State(_split(weights.sum(), True), sums, metric.statistic, metric.counts)
 
@@ -200,7 +193,7 @@ def merge_states(state: State, other: State) -> State:
     )
 
 
-def _means_of(function: str, metric: Metric, state: State) -> Any:
+def means_of(function: str, metric: Metric, state: State) -> Any:
     check_statistic(function, state, metric.statistic)
     total = _join(state.weight)
     total = jnp.where(total == 0, 1, total)
@@ -231,7 +224,7 @@ def value_of(metric: Metric, state: State) -> Array:
       >>> float(value_of(accuracy, state))
       0.75
     """
-    return metric.final(_means_of("value_of", metric, state))
+    return metric.final(means_of("value_of", metric, state))
 
 
 def evaluate(metric: Metric, predictions: Any, targets: Any, *, weights: Float[Array, "b"] | None = None) -> Array:
@@ -260,178 +253,3 @@ def evaluate(metric: Metric, predictions: Any, targets: Any, *, weights: Float[A
       '0.8000'
     """
     return value_of(metric, state_of(metric, predictions, targets, weights=weights))
-
-
-def loss(metric: Metric) -> Callable:
-    r"""A metric as something to minimise, on the batch at hand: :math:`1 - M`, or M where less is better.
-
-    Args:
-      metric: the metric, at a temperature above 0.
-
-    Returns:
-      ``loss(predictions, targets, *, weights=None)``, a number.
-
-    Gradient:
-      That of the metric on the batch: biased as an estimate of that on all the data, and of the wrong sign if the
-      batch holds few positives. See :func:`linearize`.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from jaxlab import metrics
-      >>> f1_loss = loss(metrics.f_beta(metrics.binary(temperature=1.0)))
-      >>> bool(f1_loss(jnp.array([9.0, -9.0]), jnp.array([1, 0])) < 0.001)
-      True
-    """
-
-    def of_batch(predictions: Any, targets: Any, *, weights: Array | None = None) -> Array:
-        value = evaluate(metric, predictions, targets, weights=weights)
-        return 1 - value if metric.increasing else value
-
-    return of_batch
-
-
-def linearize(metric: Metric, state: State) -> Callable:
-    r"""A metric as a loss that is linear in the batch's statistics, around a fixed state: no bias by small batches.
-
-    .. math:: \pm \Big(g(m) + \nabla g(m)^\top \big(\bar s - m\big)\Big), \qquad m \;\text{the means of the state}
-
-    Keep a state over the data (a sum, or one that decays), and take the loss around it: its gradient is that of the
-    metric where the state is that of the model and the data at hand.
-
-    Args:
-      metric: the metric, at a temperature above 0.
-      state: the state to stand on; no gradient goes into it. It must hold some examples of each kind.
-
-    Returns:
-      ``loss(predictions, targets, *, weights=None)``, a number.
-
-    Gradient:
-      Unbiased, for batches of independent examples without weights, for this state.
-
-    Raises:
-      ValueError: if the state is of another statistic.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp
-      >>> from jaxlab import metrics
-      >>> f1 = metrics.f_beta(metrics.binary(temperature=1.0))
-      >>> logits, targets = jnp.array([2.0, -1.0, 0.5]), jnp.array([1, 0, 1])
-      >>> state = state_of(f1, logits, targets)
-      >>> one, other = jax.grad(linearize(f1, state))(logits, targets), jax.grad(loss(f1))(logits, targets)
-      >>> bool(jnp.allclose(one, other, atol=1e-6))  # around the batch itself it is the metric's own
-      True
-
-    Reference:
-      Wang, Fang, Liu, "Stochastic Compositional Gradient Descent", 2017, for the two nested expectations.
-    """
-    means = lax.stop_gradient(_means_of("linearize", metric, state))
-    value, gradient = jax.value_and_grad(metric.final)(means)
-
-    def of_batch(predictions: Any, targets: Any, *, weights: Array | None = None) -> Array:
-        stats, used = _examples("linearize", metric, predictions, targets, weights)
-        change = jax.tree.map(
-            lambda slope, here, there: jnp.sum(slope * (here - there)), gradient, _mean(stats, used), means
-        )
-        linear = value + sum(jax.tree.leaves(change))
-        return 1 - linear if metric.increasing else linear
-
-    return of_batch
-
-
-def _as_function_of_a_mean(metric, stats, weights):
-    """The samples ``(w s, w)``, and the metric as a function of their mean: weights are a ratio too."""
-    _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], stats))
-    flat = jnp.concatenate([leaf.reshape(weights.shape[0], -1) for leaf in jax.tree.leaves(stats)], 1)
-    samples = jnp.concatenate([flat * weights[:, None], weights[:, None]], 1)
-
-    def function(mean):
-        weight = jnp.where(mean[-1] == 0, 1, mean[-1])
-        return metric.final(unravel(mean[:-1] / weight))
-
-    return samples, function
-
-
-def jackknife_metric(metric: Metric) -> Callable:
-    r"""The metric on a batch with the bias of order 1 / n taken off, value and gradient, by leaving one example out.
-
-    .. math:: n\, M - (n - 1)\, \overline{M_{-i}}
-
-    The statistics are computed once, and only g is evaluated n times. It costs variance, and does not help where the
-    batch as a rule holds no positive at all: there use :func:`linearize`.
-
-    Args:
-      metric: the metric.
-
-    Returns:
-      ``estimate(predictions, targets, *, weights=None)``, a :class:`jaxlab.moments.Estimate`.
-
-    Gradient:
-      Exact; that of the value has a bias of order 1 / n^2.
-
-    Raises:
-      ValueError: when called, if there are fewer than 2 examples.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from jaxlab import metrics
-      >>> f1 = metrics.f_beta(metrics.binary(temperature=1.0))
-      >>> estimate = jackknife_metric(f1)(jnp.array([2.0, -1.0, 0.5]), jnp.array([1, 0, 1]))
-      >>> bool(estimate.standard_error > 0)
-      True
-
-    Reference:
-      Quenouille, "Notes on Bias in Estimation", 1956.
-    """
-
-    def estimate(predictions: Any, targets: Any, *, weights: Array | None = None) -> Estimate:
-        stats, used = _examples("jackknife_metric", metric, predictions, targets, weights)
-        enough("jackknife_metric", used, 2)
-        samples, function = _as_function_of_a_mean(metric, stats, used)
-        size = used.shape[0]
-        total = jnp.sum(samples, 0)
-        parts = jax.vmap(lambda sample: function((total - sample) / (size - 1)))(samples)
-        whole = function(total / size)
-        bias = (size - 1) * (jnp.mean(parts) - whole)
-        spread = jnp.sum((parts - jnp.mean(parts)) ** 2) * ((size - 1) / size)
-        return Estimate(whole - bias, safe_sqrt(spread), bias)
-
-    return estimate
-
-
-def delta_metric(metric: Metric) -> Callable:
-    r"""The metric on a batch with an error bar, by the curvature of g.
-
-    .. math:: M - \frac{\mathrm{tr}(\nabla^2 g\, \hat\Sigma)}{2 n}, \qquad
-              \mathrm{se}^2 = \frac{\nabla g^\top \hat\Sigma\, \nabla g}{n}
-
-    Args:
-      metric: the metric; its end must be smooth where the batch is.
-
-    Returns:
-      ``estimate(predictions, targets, *, weights=None)``, a :class:`jaxlab.moments.Estimate`.
-
-    Gradient:
-      Exact.
-
-    Raises:
-      ValueError: when called, if there are fewer than 2 examples.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> from jaxlab import metrics
-      >>> accuracy = metrics.accuracy(metrics.binary(temperature=0.0))
-      >>> estimate = delta_metric(accuracy)(jnp.array([2.0, -1.0, 3.0, 1.0]), jnp.array([1, 0, 0, 1]))
-      >>> float(estimate.value), float(estimate.standard_error), float(estimate.bias)
-      (0.75, 0.25, 0.0)
-
-    Reference:
-      Oehlert, "A Note on the Delta Method", 1992.
-    """
-
-    def estimate(predictions: Any, targets: Any, *, weights: Array | None = None) -> Estimate:
-        stats, used = _examples("delta_metric", metric, predictions, targets, weights)
-        enough("delta_metric", used, 2)
-        samples, function = _as_function_of_a_mean(metric, stats, used)
-        return delta(function)(samples)
-
-    return estimate

@@ -242,6 +242,32 @@ def test_capabilities_are_the_documented_ones(name):
     )
 
 
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+def test_logits_spread_evenly_have_the_same_mean_and_vary_less(temperature):
+    """Of the relaxed bits, given the bits."""
+    dist, bits = Bernoulli(jnp.array([-1.5, 0.3, 2.0])), jnp.array([0.0, 1.0, 1.0])
+
+    def soft(perturbed):
+        return jnp.mean(jax.vmap(lambda z: dist.soften(z, temperature=temperature))(perturbed), 0)
+
+    def evenly(key):
+        return soft(dist.perturb_given_evenly(key, bits, num=10))
+
+    def independent(key):
+        return soft(jax.vmap(lambda key: dist.perturb_given(key, bits))(jax.random.split(key, 10)))
+
+    even, apart = replicate(evenly), replicate(independent)
+    # The exact mean: the midpoint rule over the uniform number behind the noise.
+    exact = soft(dist.perturb_given_evenly(jax.random.key(0), bits, num=100_000))
+    assert largest_z(even, exact) < FAR
+    assert largest_z(apart, exact) < FAR
+    assert jnp.all(5 * jnp.var(even, 0) < jnp.var(apart, 0))
+    # One of two alone has another law.
+    pairs = replicate(lambda key: dist.perturb_given_evenly(key, bits, num=2))
+    np.testing.assert_array_equal(pairs > 0, jnp.broadcast_to(bits == 1, pairs.shape))
+    assert largest_z(jax.vmap(soft)(pairs[:, :1]), exact) > FAR
+
+
 @pytest.mark.parametrize("name", ["Normal", "MultivariateNormal", "Dirichlet", "Bernoulli", "Categorical"])
 def test_a_batch_is_a_vmap(name):
     dists = [jax.tree.map(lambda leaf, scale=scale: scale * leaf, CASES[name].dist) for scale in (1.0, 1.5)]

@@ -27,9 +27,10 @@ THREE = jnp.ones(3)
 SCORED, RELAXED = {"sample", "log_prob"}, {"perturb", "soften", "harden"}
 FLIPPED = {"mean", "neighbours", "neighbour_changes", "site_costs", "covariance_product"}
 CONDITIONED = {"perturb_given", "condition"}
+EVENLY_CONDITIONED = CONDITIONED | {"perturb_given_evenly"}
 DISCRETE = SCORED | RELAXED | FLIPPED | CONDITIONED | {"support"}
 CAPABLE = (
-    (Bernoulli(THREE), DISCRETE | {"Bernoulli"}),
+    (Bernoulli(THREE), DISCRETE | EVENLY_CONDITIONED | {"Bernoulli"}),
     (Categorical(jnp.ones((2, 3))), DISCRETE | {"Categorical"}),
     (Normal(THREE, THREE), SCORED | {"mean", "reparameterize", "antithetic", "weak_derivatives", "Normal"}),
     (Poisson(THREE), SCORED | {"mean", "weak_derivatives", "Poisson"}),

@@ -13,6 +13,7 @@ __all__ = [
     "Antithetic",
     "Conditionable",
     "Enumerable",
+    "EvenlyConditionable",
     "Flippable",
     "MeanValued",
     "Relaxable",
@@ -104,6 +105,15 @@ class Conditionable(Relaxable, Scored, Protocol):
 
     def condition(self, perturbed: Any) -> Any:
         """The same continuous variable, differentiable as ``perturb_given`` with its own draw and its own noise."""
+        ...
+
+
+@runtime_checkable
+class EvenlyConditionable(Conditionable, Protocol):
+    """Draws of the continuous variable behind a draw can be spread evenly, so that their mean varies less."""
+
+    def perturb_given_evenly(self, key: PRNGKeyArray, value: Any, *, num: int) -> Any:
+        """``num`` of them along a new first axis; the mean over them is unbiased."""
         ...
 
 

@@ -35,6 +35,15 @@ def product_states(function: str, num_values: int, num_variables: int) -> Int[Ar
     return jnp.arange(num_states)[:, None] // places[None, :] % num_values
 
 
+def _perturbed_given(
+    logits: Float[Array, "*shape"], value: Float[Array, "*shape"], uniform: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Logistic variables at ``logits`` whose signs are bits, from uniform numbers in (0, 1)."""
+    sign = 2 * widen(lax.stop_gradient(value)) - 1
+    logits = sign * logits
+    return sign * (jax.nn.softplus(logits) + jnp.log((1 - uniform * jax.nn.sigmoid(logits)) / uniform))
+
+
 class Bernoulli(NamedTuple):
     r"""Independent bits: :math:`p(b) = \prod_i \sigma(\phi_i)^{b_i} (1 - \sigma(\phi_i))^{1 - b_i}`.
 
@@ -124,11 +133,47 @@ class Bernoulli(NamedTuple):
           ValueError: if ``value`` has not the shape of ``logits``.
         """
         _check.same_shape("Bernoulli.perturb_given", value=value, logits=self.logits)
-        sign = 2 * widen(lax.stop_gradient(value)) - 1
-        logits = sign * widen(self.logits)
+        logits = widen(self.logits)
         uniform = jax.random.uniform(key, logits.shape, logits.dtype, minval=jnp.finfo(logits.dtype).tiny)
-        inverse = jax.nn.softplus(logits) - jnp.log(uniform) + jnp.log1p(-uniform * jax.nn.sigmoid(logits))
-        return sign * inverse
+        return _perturbed_given(logits, value, uniform)
+
+    @jit(static=("num",))
+    def perturb_given_evenly(
+        self, key: PRNGKeyArray, value: Float[Array, "*shape"], *, num: int
+    ) -> Float[Array, "num *shape"]:
+        r"""``num`` perturbed logits given their bits, spread evenly over what :meth:`perturb_given` draws.
+
+        The formula is that of :meth:`perturb_given`, at numbers that come from a single one, one in each of m = ``num``
+        strata, and turned round in every other one, so that slopes cancel in neighbours:
+
+        .. math:: w_j = \begin{cases} (j + u) / m & j\ \text{even} \\ (j + 1 - u) / m & j\ \text{odd} \end{cases}
+                  \qquad j = 0, \ldots, m - 1, \quad u \sim \mathrm{Uniform}(0, 1)
+
+        The mean of any function over them is an unbiased estimate of its expectation under :meth:`perturb_given`, of a
+        variance that falls faster than with 1 / m; one of them alone has another law.
+
+        Gradient:
+          Exact along this path, with the bits held fixed; none reaches ``value``.
+
+        Raises:
+          ValueError: if ``value`` has not the shape of ``logits``, or ``num`` is below 1.
+
+        Reference:
+          Systematic sampling: Madow and Madow, "On the Theory of Systematic Sampling", 1944.
+        """
+        _check.same_shape("Bernoulli.perturb_given_evenly", value=value, logits=self.logits)
+        _check.at_least("Bernoulli.perturb_given_evenly", "num", num, 1)
+        logits = widen(self.logits)
+        within = jax.random.uniform(key, logits.shape, logits.dtype)
+        limits = jnp.finfo(logits.dtype)
+
+        def in_stratum(stratum: Float[Array, ""]) -> Float[Array, "*shape"]:
+            place = jnp.where(stratum % 2 == 0, within, 1 - within)
+            # Divided, the largest number may be rounded to 1, and the smallest to 0.
+            uniform = jnp.clip((stratum + place) / num, limits.tiny, 1 - limits.epsneg)
+            return _perturbed_given(logits, value, uniform)
+
+        return jax.vmap(in_stratum)(jnp.arange(num, dtype=logits.dtype))
 
     @jit()
     def condition(self, perturbed: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

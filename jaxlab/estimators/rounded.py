@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
 from jaxlab import _check
 from jaxlab._precision import widen
-from jaxlab.distributions import Conditionable, Flippable, Relaxable
+from jaxlab.distributions import Conditionable, EvenlyConditionable, Flippable, Relaxable
 from jaxlab.estimators.contract import Estimate, draw_each, estimate_of, estimator, evaluate
 from jaxlab.gradients import first_order_only, straight_through
 
@@ -52,7 +52,9 @@ def gumbel_rao(
 
     where the derivative goes through the tempered softmax alone: the perturbed logits move with the logits. Its
     expectation is that of :func:`straight_through_gumbel`; its variance is at most the same, at no more evaluations of
-    f.
+    f. The paper draws the :math:`z_j` independently of each other, as is done here for categories; those of bits are
+    spread evenly (:meth:`.Bernoulli.perturb_given_evenly`), which has the same expectation, a lower variance, and needs
+    one random number instead of m.
 
     Args:
       key: consumed.
@@ -94,12 +96,17 @@ def gumbel_rao(
         draw_key, noise_key = jax.random.split(key)
         discrete = lax.stop_gradient(dist.sample(draw_key))
 
-        def soften(key: PRNGKeyArray) -> Any:
-            perturbed = lax.stop_gradient(dist.perturb_given(key, discrete))
+        if isinstance(dist, EvenlyConditionable):
+            perturbed = dist.perturb_given_evenly(noise_key, discrete, num=num_relaxations)
+        else:
+            keys = jax.random.split(noise_key, num_relaxations)
+            perturbed = jax.vmap(dist.perturb_given, (0, None))(keys, discrete)
+
+        def soften(perturbed: Any) -> Any:
             moved = perturbed + differential(dist.logits).astype(perturbed.dtype)
             return dist.soften(moved, temperature=temperature)
 
-        soft = jax.vmap(soften)(jax.random.split(noise_key, num_relaxations))
+        soft = jax.vmap(soften)(lax.stop_gradient(perturbed))
         return first_order_only(straight_through(discrete, jnp.mean(soft, 0)), name="gumbel_rao")
 
     values, aux = evaluate("gumbel_rao", f, draw_each(draw, key, num_samples), has_aux)

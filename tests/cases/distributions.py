@@ -69,6 +69,16 @@ def family(
                 extremes=ends + COLD,
             ),
         ]
+    if hasattr(dist, "perturb_given_evenly"):
+        rows.append(
+            Case(
+                f"{name}.perturb_given_evenly",
+                {**me, "value": value, "num": 4},
+                exact=("self",),
+                results=("wide",),
+                extremes=pairs,
+            )
+        )
     if hasattr(dist, "neighbours"):
         costs = np.resize(f32(0.5, -1.25, 2.0), num_neighbours(dist))
         rows += [

@@ -33,7 +33,7 @@ TUNING_DRAWS = 512
 #: Gradient steps in one timed call, so that the call itself does not count.
 TIMED_STEPS = 64
 #: Upper bound for the timing of one estimator.
-SECONDS_OF_TIMING = 2.0
+SECONDS_OF_TIMING = 1.0
 
 #: One gradient for each key: ``gradients_at(keys [n]) -> [n, d]``.
 GradientsAt: TypeAlias = Callable[[PRNGKeyArray], Float[Array, "n d"]]
@@ -325,18 +325,23 @@ def quantities(summary: Summary, size: int, length: float, rounding: float) -> d
     }
 
 
+def timed_call(variant: Variant, problem: Problem, rough: bool) -> Callable[[], Any]:
+    """Training steps of a variant on a problem, of the same work at each call."""
+    program = TIMED_ROUGHLY if rough else TIMED
+    keys = jax.random.split(jax.random.key(0), TIMED_STEPS)
+    call = functools.partial(program, *program_and_inputs(variant, problem))
+    return lambda: jax.block_until_ready(call(keys=jax.random.clone(keys), rate=np.float32(0)))
+
+
 def seconds_a_step(
     variant: Variant, reference: Variant, problem: Problem, rounds: int, rough: bool
 ) -> tuple[float, float]:
     """Seconds of one training step, and how many times that of ``reference`` it is: medians over turns of the two."""
-    program = TIMED_ROUGHLY if rough else TIMED
-    keys = jax.random.split(jax.random.key(0), TIMED_STEPS)
-    calls = [functools.partial(program, *program_and_inputs(one, problem)) for one in (variant, reference)]
+    calls = [timed_call(one, problem, rough) for one in (variant, reference)]
 
-    def seconds(call: Callable) -> float:
-        same_keys = jax.random.clone(keys)  # on purpose: the work is the same each time
+    def seconds(call: Callable[[], Any]) -> float:
         start = time.perf_counter()
-        jax.block_until_ready(call(keys=same_keys, rate=np.float32(0)))
+        call()
         return time.perf_counter() - start
 
     for call in calls:

@@ -19,7 +19,8 @@ from jaxlab.smooth.extremes import (
 )
 from jaxlab.smooth.isotonic import isotonic
 from jaxlab.smooth.kernel import ExponentialLink, Link, LogisticLink, PowerLink, threshold
-from jaxlab.smooth.order import neural_sort, pairwise_rank, rank, sinkhorn_sort, soft_sort, sort, spearman
+from jaxlab.smooth.matrices import neural_sort, sinkhorn_sort, soft_sort
+from jaxlab.smooth.order import pairwise_rank, rank, sort, spearman
 from jaxlab.smooth.quantiles import grad_top_k, iterative_top_k, median, quantile, top_k_mask, trimmed_mean
 from jaxlab.smooth.rectifiers import absolute, clip, gated_relu, relu, square_plus
 from jaxlab.smooth.steps import floor, round, sign, step

@@ -1,20 +1,21 @@
-"""Smooth sorts and ranks, by projection onto permutahedra (isotonic regression), by pairs, and by matrices."""
+"""Smooth sorts and ranks, by projection onto permutahedra (isotonic regression) and by pairs."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, ScalarLike
+from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxlab import _check
 from jaxlab._jit import jit
-from jaxlab.gumbel import log_sinkhorn
 from jaxlab.smooth._common import in_unit, last, over
 from jaxlab.smooth.isotonic import blocks, means_of_blocks, nondecreasing_fit
 
-__all__ = ["neural_sort", "pairwise_rank", "rank", "sinkhorn_sort", "soft_sort", "sort", "spearman"]
+__all__ = ["ascending_of", "pairwise_rank", "rank", "sort", "spearman"]
 
 
-def _ascending(values, mask):
+def ascending_of(
+    values: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"]
+) -> tuple[Float[Array, "*batch n"], Int[Array, "*batch n"], Bool[Array, "*batch n"]]:
     """Sorted along the last axis, the invalid ones last and 0; the order; which of the sorted are valid."""
     order = jnp.argsort(jnp.where(mask, values, jnp.inf), -1)
     sorted_values = jnp.take_along_axis(values, order, -1)
@@ -47,7 +48,7 @@ def _project(point, vertex, valid, temperature):
 
 def _hard_rank(values, mask):
     """Ranks from 1 among the valid, ties sharing the mean of theirs."""
-    ascending, order, valid = _ascending(values, mask)
+    ascending, order, valid = ascending_of(values, mask)
     fresh = jnp.concatenate([jnp.zeros_like(valid[..., :1]), ascending[..., 1:] != ascending[..., :-1]], -1)
     fresh = fresh | jnp.concatenate([jnp.zeros_like(valid[..., :1]), valid[..., 1:] != valid[..., :-1]], -1)
     block = jnp.cumsum(fresh, -1)
@@ -100,7 +101,7 @@ def rank(
     values, mask = last("rank", "x", x, axis, where)
     if _check.is_zero(temperature):
         return jnp.moveaxis(_hard_rank(values, mask), -1, axis)
-    ascending, order, valid = _ascending(values, mask)
+    ascending, order, valid = ascending_of(values, mask)
     places = jnp.broadcast_to(jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype), values.shape)
     ranks = _project(ascending, places, valid, temperature)
     return jnp.moveaxis(_unsort(ranks, order), -1, axis)
@@ -156,7 +157,7 @@ def sort(
       its solution by isotonic regression). https://arxiv.org/abs/2002.08871
     """
     values, mask = last("sort", "x", x, axis, where)
-    ascending, _, valid = _ascending(values, mask)
+    ascending, _, valid = ascending_of(values, mask)
     if _check.is_zero(temperature):
         return jnp.moveaxis(ascending, -1, axis).astype(x.dtype)
     places = jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype)
@@ -263,123 +264,3 @@ def pairwise_rank(
         return jnp.where(valid, lax.map(of_element, row, batch_size=chunk_size), 0)
 
     return jnp.moveaxis(jnp.vectorize(of_row, signature="(n),(n)->(n)")(values, mask), -1, axis)
-
-
-def _hard_permutation(x):
-    return jax.nn.one_hot(jnp.argsort(x, -1), x.shape[-1], dtype=x.dtype)
-
-
-@jit(hard_at_zero=("temperature",))
-def soft_sort(x: Float[Array, "*batch n"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*batch n n"]:
-    r"""A smooth permutation matrix, row i of which says which element comes i-th in ascending order. For comparison.
-
-    .. math:: P_{ij} = \mathrm{softmax}_j\big(-|x_{(i)} - x_j| / \lambda\big)
-
-    Args:
-      x: any finite numbers, along the last axis.
-      temperature: :math:`\lambda`, in the unit of ``x``; the number 0 gives the permutation matrix of ``jnp.argsort``.
-
-    Returns:
-      Rows that sum to one (columns need not), in the dtype of ``x``; row i is largest at the i-th smallest.
-
-    Gradient:
-      That of the smooth function; zero at temperature 0.
-
-    Raises:
-      ValueError: if ``temperature`` is a negative Python number.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> soft_sort(jnp.array([3.0, 1.0]), temperature=0.01).tolist()
-      [[0.0, 1.0], [1.0, 0.0]]
-
-    Reference:
-      Prillo, Eisenschlos, "SoftSort: A Continuous Relaxation for the argsort Operator", 2020.
-      https://arxiv.org/abs/2006.16038
-    """
-    values, _ = last("soft_sort", "x", x, -1, None)
-    if _check.is_zero(temperature):
-        return _hard_permutation(values).astype(x.dtype)
-    distance = jnp.sort(values, -1)[..., :, None] - values[..., None, :]
-    return jax.nn.softmax(over(-distance * jnp.sign(distance), temperature), -1).astype(x.dtype)
-
-
-@jit(hard_at_zero=("temperature",))
-def neural_sort(x: Float[Array, "*batch n"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*batch n n"]:
-    r"""A smooth permutation matrix whose rows all change with every element. For comparison.
-
-    .. math:: P_{ij} = \mathrm{softmax}_j\Big(\big((2i - 1 - n)\, x_j - \sum_k |x_j - x_k|\big) / \lambda\Big)
-
-    Args:
-      x: any finite numbers, along the last axis.
-      temperature: :math:`\lambda`, in the unit of ``x``; the number 0 gives the permutation matrix of ``jnp.argsort``.
-
-    Returns:
-      Rows that sum to one (columns need not), in the dtype of ``x``, for ascending order.
-
-    Gradient:
-      That of the smooth function; zero at temperature 0.
-
-    Raises:
-      ValueError: if ``temperature`` is a negative Python number.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> neural_sort(jnp.array([3.0, 1.0]), temperature=0.01).tolist()
-      [[0.0, 1.0], [1.0, 0.0]]
-
-    Reference:
-      Grover et al., "Stochastic Optimization of Sorting Networks via Continuous Relaxations", 2019, eq. (5) (there
-      for descending order). https://arxiv.org/abs/1903.08850
-    """
-    values, _ = last("neural_sort", "x", x, -1, None)
-    if _check.is_zero(temperature):
-        return _hard_permutation(values).astype(x.dtype)
-    size = x.shape[-1]
-    difference = values[..., :, None] - values[..., None, :]
-    distances = jnp.sum(difference * jnp.sign(difference), -1)
-    scale = 2 * jnp.arange(1, size + 1, dtype=values.dtype) - 1 - size
-    logits = jnp.einsum("i,...j->...ij", scale, values) - distances[..., None, :]
-    return jax.nn.softmax(over(logits, temperature), -1).astype(x.dtype)
-
-
-@jit(static=("num_iterations",), hard_at_zero=("temperature",))
-def sinkhorn_sort(
-    x: Float[Array, "*batch n"], *, temperature: ScalarLike = 1.0, num_iterations: int = 100
-) -> Float[Array, "*batch n n"]:
-    r"""A smooth permutation matrix by entropic transport between the places and the elements. For comparison.
-
-    .. math:: P = \mathrm{Sinkhorn}\big(i\, x_j / \lambda\big)
-
-    Args:
-      x: any finite numbers, along the last axis.
-      temperature: :math:`\lambda`, in the unit of ``x`` times a rank; the number 0 gives the permutation matrix of
-        ``jnp.argsort``.
-      num_iterations: pairs of normalisations, at least 1; the lower the temperature, the more are needed.
-
-    Returns:
-      Columns that sum to one, and rows up to what the iterations leave, in the dtype of ``x``, for ascending order.
-
-    Gradient:
-      That of the iterations; zero at temperature 0.
-
-    Raises:
-      ValueError: if ``temperature`` is a negative Python number, or ``num_iterations`` below 1.
-
-    Examples:
-      >>> import jax.numpy as jnp
-      >>> sinkhorn_sort(jnp.array([3.0, 1.0]), temperature=0.25).round(1).tolist()
-      [[0.0, 1.0], [1.0, 0.0]]
-
-    Reference:
-      Cuturi, Teboul, Vert, "Differentiable Ranks and Sorting using Optimal Transport", 2019.
-      https://arxiv.org/abs/1905.11885
-    """
-    _check.at_least("sinkhorn_sort", "num_iterations", num_iterations, 1)
-    values, _ = last("sinkhorn_sort", "x", x, -1, None)
-    if _check.is_zero(temperature):
-        return _hard_permutation(values).astype(x.dtype)
-    centered = values - lax.stop_gradient(jnp.mean(values, -1, keepdims=True))
-    places = jnp.arange(1, x.shape[-1] + 1, dtype=values.dtype)
-    logits = over(jnp.einsum("i,...j->...ij", places, centered), temperature)
-    return jnp.exp(log_sinkhorn(logits, num_iterations=num_iterations)).astype(x.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.scipy.stats
 from jaxtyping import Array
 
-from jaxlab.smooth import alignment, extremes, kernel, order, quantiles, rectifiers, steps, truth
+from jaxlab.smooth import alignment, extremes, kernel, matrices, order, quantiles, rectifiers, steps, truth
 
 __all__ = ["SMOOTH", "SmoothFunction"]
 
@@ -230,8 +230,8 @@ SMOOTH: dict[str, SmoothFunction] = {
         lambda x: _correlation(jax.scipy.stats.rankdata(x, axis=-1), jax.scipy.stats.rankdata(_zigzag(x), axis=-1)),
         lambda x, t: jnp.where(t <= _smallest_gap(x), 0.0, 2.0)[..., 0],
     ),
-    "soft_sort": SmoothFunction(order.soft_sort, _permutation, _permutation_bound),
-    "neural_sort": SmoothFunction(order.neural_sort, _permutation, _permutation_bound),
+    "soft_sort": SmoothFunction(matrices.soft_sort, _permutation, _permutation_bound),
+    "neural_sort": SmoothFunction(matrices.neural_sort, _permutation, _permutation_bound),
     "dtw": SmoothFunction(
         lambda x, *, temperature: alignment.dtw(_distances(x, x[::-1]), temperature=temperature),
         lambda x: -_best_path(-_distances(x, x[::-1]), -jnp.inf, entered=True),

@@ -95,16 +95,9 @@ SMOOTH = (
         extremes=({"x": 0 * X}, {"y": 0 * X}, {"x": 1e4 * X}, *COLD, *HOT),
     ),
     along("pairwise_rank", results="wide", chunk_size=2),
-    *(
-        Case(f"smooth.{name}", {"x": X, "temperature": 0.5}, exact=("x", "temperature"), extremes=EXTREME)
-        for name in ("soft_sort", "neural_sort")
-    ),
-    Case(
-        "smooth.sinkhorn_sort",
-        {"x": X, "temperature": 0.5, "num_iterations": 5},
-        ("x", "temperature"),
-        extremes=EXTREME,
-    ),
+    along("soft_sort"),
+    along("neural_sort"),
+    along("sinkhorn_sort", num_iterations=5),
     *(
         Case(
             f"smooth.{name}",

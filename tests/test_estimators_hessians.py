@@ -149,12 +149,12 @@ def test_a_second_derivative_through_a_first_order_draw_raises(row, second, arou
         return lax.scan(lambda total, _: (total + loss(x + total), None), jnp.zeros(()), length=2)[0]
 
     function = SECOND[second](scanned if around == "in a scan" else loss)
+    if around == "under vmap":
+        function, at = jax.vmap(function), LOGITS[None]
+    else:
+        at = LOGITS
     with pytest.raises(TypeError, match=f"{row.name}: only its first derivative is defined"):
-        # It is refused where it is traced: nothing needs to be compiled or run.
-        if around == "under vmap":
-            jax.eval_shape(jax.vmap(function), LOGITS[None])
-        else:
-            jax.eval_shape(function, LOGITS)
+        jax.eval_shape(function, at)  # refused where it is traced: nothing needs to be compiled or run
 
 
 @pytest.mark.parametrize("row", FIRST_ORDER, ids=named)

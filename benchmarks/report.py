@@ -74,19 +74,33 @@ def others(results: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     return parts
 
 
-def speed_section(results: dict[str, Any]) -> str:
-    """The ratios of ``benchmarks.speed`` as a table, and the cost of the import."""
+def two_digits(number: float) -> str:
+    """Two decimals, or three below a tenth."""
+    return f"{number:.2f}" if number >= 0.1 else f"{number:.3f}"
+
+
+def speed_section(results: dict[str, Any], more: list[dict[str, Any]]) -> str:
+    """The ratios of ``benchmarks.speed`` and of what else was timed as a table, memory, and the cost of the import."""
     imports = ", ".join(f"`{name}` {value:.1f} ms" for name, value in results["import_milliseconds"].items())
     circumstances = (
-        "Measured by `make speed` and `make peers`: time of a value and its gradient, 200 latent bits or normals,"
-        " decoder 200-200-200-784, batch 100, as the ratio of ours to the other in one run, median and quartiles (jax"
-        f" {results['jax']}, {results['cores']} cores, {results['device']}). Over `import jax`: {imports}."
+        "Measured by `make speed` and `make peers`, ours over the other in one run, the two in turn: median and"
+        " quartiles of the ratio, what it should be at most, and our time. Estimators: a value and its gradient for"
+        " 200 latent bits or normals, decoder 200-200-200-784, batch 100, to the latents' logits alone or to the"
+        f" decoder's weights too; the rest as named (jax {results['jax']}, {results['cores']} cores,"
+        f" {results['device']}). Over `import jax`: {imports}."
     )
-    lines = ["| ours / other | ratio | quartiles |", "| --- | ---: | ---: |"]
-    for row in results["rows"]:
-        low, high = row["quartiles"]
-        lines.append(f"| {row['name']} | {row['ratio']:.2f} | {low:.2f} to {high:.2f} |")
-    return "\n\n".join([circumstances, "\n".join(lines)])
+    lines = ["| ours / other | ratio | quartiles | at most | ours, ms |", "| --- | ---: | ---: | ---: | ---: |"]
+    for row in results["rows"] + [row for other in more for row in other["rows"]]:
+        low, high, middle, aim = (two_digits(number) for number in (*row["quartiles"], row["ratio"], row["aim"]))
+        ratios = f"{middle} | {low} to {high} | {aim}"
+        lines.append(f"| {row['name']} | {ratios} | {row['milliseconds']:.3g} |")
+    memory = [f"{name}: {ratio:.2f}" for name, ratio in results["memory"].items()]
+    memory += [
+        f"peak memory of a quantizer's step above its inputs, {name}: {megabytes:.0f} MB"
+        for other in more
+        for name, megabytes in other.get("peak_megabytes", {}).items()
+    ]
+    return "\n\n".join([circumstances, "\n".join(lines), f"Memory: {'; '.join(memory)}."])
 
 
 def training_section(runs: list[dict[str, Any]], figure: str) -> str:
@@ -123,7 +137,12 @@ def main(settings: Settings) -> int:
         speed_path = settings.results / "speed.json"
         if speed_path.exists():
             speed = json.loads(speed_path.read_text(encoding="utf-8"))
-            wanted = with_section(wanted, speed_section(speed), BEGIN_SPEED)
+            more = [
+                json.loads(at.read_text(encoding="utf-8"))
+                for at in (settings.results / f"speed_{name}.json" for name in ("quantize", "bert"))
+                if at.exists()
+            ]
+            wanted = with_section(wanted, speed_section(speed, more), BEGIN_SPEED)
     except (OSError, ValueError, ReportError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2

@@ -84,13 +84,13 @@ def test_parameters_that_f_sees_too_are_counted_exactly_once(row, name):
 
         return jax.grad(loss)(problem.dist)
 
-    ways = [lambda phi: phi, lax.stop_gradient, lambda phi: 2 * phi - lax.stop_gradient(phi)]
-    once, never, twice = replicate(lambda key: [gradient(jax.random.clone(key), of_f) for of_f in ways])
+    ways = [lambda phi: phi]
+    if row.name in ("reinforce", "reparameterized"):  # the test can fail: forgotten, or counted twice
+        ways += [lax.stop_gradient, lambda phi: 2 * phi - lax.stop_gradient(phi)]
+    once, *wrong = replicate(lambda key: [gradient(jax.random.clone(key), of_f) for of_f in ways])
     expected = jax.jit(jax.grad(expectation))(problem.dist)
     assert agrees(once, expected)
-    # Forgotten, or counted twice, it is another gradient.
-    assert not agrees(never, expected)
-    assert not agrees(twice, expected)
+    assert not any(agrees(gradients, expected) for gradients in wrong)
 
 
 # t, theta, the gradient and the variances of REINFORCE and of leave-one-out with two samples, to the digits given.

@@ -148,8 +148,8 @@ def test_batches_hold_texts_of_one_length_and_every_text_once():
     assert [rows.tolist() for rows in batches] != [rows.tolist() for rows in train.batch_rows(buckets, 4, (0, 2))]
 
 
-def test_a_vocabulary_of_another_model_is_refused(tmp_path):
-    """A tokenizer that knows more tokens than the table has rows."""
+def test_a_vocabulary_of_another_model_is_refused(tmp_path, capsys):
+    """A tokenizer that knows more tokens than the table has rows; fewer may be padding, and are told."""
     config = model.Config(8, 4, 1, 2, 8, 5)
     weights.save(tmp_path, config, model.initial(jax.random.key(0), config))
     tokens.from_texts(["a text of many words"], "a test").save(tmp_path)
@@ -163,3 +163,4 @@ def test_a_vocabulary_of_another_model_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
     with pytest.raises(ValueError, match="max_length must be at most 5 for this model; got 128"):
         train.Trainer(Config(model=tmp_path, train=tmp_path / "train.tsv", valid=tmp_path / "train.tsv"))
+    assert "4 are never used" in " ".join(capsys.readouterr().out.split())

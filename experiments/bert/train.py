@@ -332,6 +332,13 @@ def load_model(config: Config, split: Split) -> tuple[tokens.Tokenizer, model.Co
             f"{tokenizer.source} has tokens up to number {tokenizer.size - 1}, and the table of words of {directory}"
             f" has {sizes.vocabulary_size} rows: the vocabulary is that of another model"
         )
+    if unused := sizes.vocabulary_size - tokenizer.size:
+        # Tables are padded to round numbers; but it may be the vocabulary of another model.
+        rich.print(
+            f"[bold yellow]{tokenizer.source} has {tokenizer.size} tokens, and the table of words"
+            f" {sizes.vocabulary_size} rows: {unused} are never used. If they are not padding, the vocabulary is that of"
+            " another model"
+        )
     rich.print(f"model of {directory}: {sizes.num_layers} layers of {sizes.hidden_dim} features")
     return tokenizer, sizes, parameters
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Num, ScalarLike
 from jaxlab import _check, smooth
 from jaxlab._jit import jit
 from jaxlab._precision import widen
+from jaxlab._sorting import argsort
 from jaxlab.metrics.areas import again, check_targets
 from jaxlab.metrics.decisions import ratio
 from jaxlab.metrics.metric import Metric
@@ -108,7 +109,7 @@ def ndcg(
     discounts = jnp.where(places <= num_top, 1 / jnp.log2(1 + places), 0)
     ideal = jnp.sum(jnp.sort(gains, descending=True) * discounts)
     if _check.is_zero(temperature):
-        order = jnp.argsort(jnp.where(valid, -scores, jnp.inf))
+        order = argsort(jnp.where(valid, -scores, jnp.inf))
         ordered, ordered_valid = scores[order], valid[order]
         fresh = (ordered[1:] != ordered[:-1]) | (ordered_valid[1:] != ordered_valid[:-1])
         block = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(fresh, dtype=jnp.int32)])

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxlab import _check
 from jaxlab._jit import jit
+from jaxlab._sorting import argsort
 from jaxlab.smooth._common import in_unit, last, over
 from jaxlab.smooth.isotonic import blocks, means_of_blocks, nondecreasing_fit
 
@@ -17,7 +18,7 @@ def ascending_of(
     values: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"]
 ) -> tuple[Float[Array, "*batch n"], Int[Array, "*batch n"], Bool[Array, "*batch n"]]:
     """Sorted along the last axis, the invalid ones last and 0; the order; which of the sorted are valid."""
-    order = jnp.argsort(jnp.where(mask, values, jnp.inf), -1)
+    order = argsort(jnp.where(mask, values, jnp.inf))
     sorted_values = jnp.take_along_axis(values, order, -1)
     return sorted_values, order, jnp.take_along_axis(mask, order, -1)
 

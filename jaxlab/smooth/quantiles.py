@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, ScalarLike
 
 from jaxlab import _check
 from jaxlab._jit import jit
+from jaxlab._sorting import argsort
 from jaxlab.smooth._common import in_unit, last, over
 from jaxlab.smooth.kernel import LogisticLink, check_count, hard_threshold, threshold_parts
 
@@ -23,7 +24,7 @@ def _check_whole(name: str):
 
 def _hard_mask(x, k, mask):
     """One for the k largest along the last axis, the first of ties first."""
-    order = jnp.argsort(jnp.where(mask, x, -jnp.inf), -1, descending=True)
+    order = argsort(jnp.where(mask, x, -jnp.inf), descending=True)
     rank = jnp.argsort(order, -1)
     return jnp.where(mask & (rank.astype(k.dtype) < k[..., None]), 1, 0).astype(x.dtype)
 

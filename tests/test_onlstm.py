@@ -6,6 +6,7 @@ compare with it are skipped.
 
 import dataclasses
 import itertools
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 
 from experiments.onlstm import (
     classification,
+    controls,
     corpus,
     language,
     listops,
@@ -25,6 +27,7 @@ from experiments.onlstm import (
     logic,
     logic_data,
     parse,
+    report,
     sentences,
 )
 from experiments.onlstm.logic_data import Pair, relation_of, truth_of
@@ -382,3 +385,65 @@ def test_a_tree_is_drawn():
     axes = figure.subplots()
     parse.draw_tree(axes, ("a", "b", "c"), chart)
     assert len(axes.lines) == 4, "two nodes of two children"
+
+
+def test_the_readme_is_what_the_results_say(tmp_path):
+    assert report.main(report.Settings(check=True)) == 0
+    results, readme = tmp_path / "results", tmp_path / "README.md"
+    results.mkdir()
+    (results / "logic.json").write_text(json.dumps(SUMMARY))
+    readme.write_text("# Title\n\n<!-- table:logic -->\nold\n<!-- end -->\n<!-- table:listops -->\n<!-- end -->\n")
+    settings = report.Settings(readme=readme, results=results)
+    assert report.main(dataclasses.replace(settings, check=True)) == 1
+    assert report.main(settings) == 0
+    text = readme.read_text()
+    assert "old" not in text
+    assert "| lstm | 2 | 60 ± 14 | 25 ± 0 |" in text
+    assert "there is no `results/listops.json`" in text
+    assert (results / "logic.png").exists()
+    assert report.main(dataclasses.replace(settings, check=True)) == 0
+
+
+def scores_of_control(f1: float, distance: float) -> dict:
+    layers = {"layer 1": f1, "layer 2": f1 + 5}
+    return {
+        "test_perplexity": 100.0,
+        "f1": {
+            f"{layer}, {parser}": {"sentence_f1": value, "corpus_f1": value}
+            for layer, value in layers.items()
+            for parser in parse.PARSERS
+        },
+        "distances": {layer: {f"{q:g}": distance for q in parse.QUANTILES} | {"above 0.95": 0.5} for layer in layers},
+    }
+
+
+def test_controls_are_in_one_table(tmp_path):
+    trivial = {"sentence_f1": 20.0, "corpus_f1": 21.0}
+    summary = {
+        "settings": {"num_layers": 2, "hidden_dim": 4, "embedding_dim": 4, "num_epochs": 1},
+        "baselines": dict.fromkeys(parse.baselines(corpus.generated(10)), trivial),
+        "runs": {
+            "ordered": [scores_of_control(10, 0.2), scores_of_control(12, 0.4)],
+            "lstm": [scores_of_control(9, 1)],
+        },
+    }
+    controls.report(summary, tmp_path)
+    lines = (tmp_path / "controls.md").read_text().splitlines()
+    assert lines[2].startswith("| ordered | 2 | 100 ± 0 | 11.0 ± 1.4 | 11.0 ± 1.4 | 16.0 ± 1.4 |")
+    assert "| 0.30 ± 0.14 |" in lines[2]
+    assert lines[3].startswith("| lstm | 1 | 100 | 9.0 |")
+    assert "| right branching | 20.0 | 21.0 |" in lines
+    assert (tmp_path / "controls.png").stat().st_size > 1000
+
+
+def test_quantiles_of_distances_are_of_words_and_not_of_padding():
+    text = [corpus.Sentence(tuple("a" * length), frozenset()) for length in (2, 3, 20)]
+
+    def distances_of(words, lengths):
+        inside = jnp.arange(words.shape[1])[None] < lengths[:, None]
+        return jnp.stack([jnp.where(inside, 0.25, 1.0), jnp.where(inside, 0.96, 0.0)])
+
+    first, second = parse.distance_quantiles(text, (corpus.END, corpus.UNKNOWN, "a"), distances_of).values()
+    assert set(first.values()) == {0.25, 0.0}
+    assert second["0.05"] == pytest.approx(0.96)
+    assert second["above 0.95"] == 1

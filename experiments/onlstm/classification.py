@@ -259,6 +259,15 @@ def shares_of(summary: dict[str, Any]) -> list[float]:
     return [100 * summary["most_frequent"][number] for number in bins_of(summary)]
 
 
+def circumstances(summary: dict[str, Any]) -> str:
+    """How the numbers came about, in a sentence."""
+    return (
+        f"Test accuracy in % by {summary['bin_name']}, mean and standard deviation over seeds: {summary['num_train']:,}"
+        f" training examples of at most {summary['trained_to']}, {summary['epochs']} epochs, {summary['hidden_dim']}"
+        f" units ({summary['hidden_dim'] // summary['chunk_size']} levels), batches of {summary['batch_size']}."
+    )
+
+
 def markdown_of(summary: dict[str, Any]) -> str:
     """The results as a table for a README."""
     numbers = bins_of(summary)

@@ -113,18 +113,18 @@ def ordered_lstm(
             f" for each of {hidden_dim} units; got {list(preactivations.shape)}"
         )
     # Parts by lax.split, whose transpose is a concatenation; that of slices would be a sum of padded arrays.
-    masters, blocks = lax.split(preactivations, (2 * levels, 4 * hidden_dim), axis=len(batch))
+    sizes = (2 * levels, *(hidden_dim,) * 4)
+    masters, *blocks = lax.split(preactivations, sizes, axis=len(batch))
     masters = split(masters.reshape(*batch, 2, levels))
     below, forget_master = (part[..., 0, :] for part in lax.split(masters, (1, 1), axis=len(batch)))
     if inclusive:
         below = jnp.concatenate([jnp.zeros_like(below[..., :1]), below[..., :-1]], -1)
     input_master = 1 - below
 
-    # sigmoid(z) = (1 + tanh(z / 2)) / 2: one sweep of tanh for the four blocks o, c, i, f.
-    half = jnp.repeat(jnp.array([0.5, 1, 0.5, 0.5], blocks.dtype), hidden_dim).reshape((1,) * len(batch) + (-1,))
-    activations = lax.split(jnp.tanh(blocks * half), (hidden_dim,) * 4, axis=len(batch))
-    show, candidate, write, forget = (block.reshape(*batch, levels, chunk_size) for block in activations)
-    show, write, forget = (0.5 + 0.5 * block for block in (show, write, forget))
+    show, candidate, write, forget = (block.reshape(*batch, levels, chunk_size) for block in blocks)
+    # sigmoid(z) = (1 + tanh(z / 2)) / 2: cheaper than one plus an exponential, and its inverse.
+    show, write, forget = (0.5 + 0.5 * jnp.tanh(0.5 * block) for block in (show, write, forget))
+    candidate = jnp.tanh(candidate)
 
     # To all units once: each broadcast is a sum in the backward pass.
     keep, write_level = (

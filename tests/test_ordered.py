@@ -1,4 +1,7 @@
-"""Ordered neurons: cumax, and the cell beside a recorded PyTorch one."""
+"""Ordered neurons: cumax, and the cell beside a recorded PyTorch one.
+
+A violation planted for the gradient of cumax, which failed: a derivative without that of the normalising sum.
+"""
 
 import functools
 import re

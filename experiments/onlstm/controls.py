@@ -151,7 +151,7 @@ def figure_of(summary: dict[str, Any]) -> Any:
         scores.axvline(baselines[name]["sentence_f1"], color="gray", linestyle=style, label=name)
     scores.set(xlabel="sentence F1, %", yticks=places, title="trees of the best layer")
     scores.set_yticklabels([f"{name.replace('_', ' ')}, {best[name]}" for name in rows])
-    scores.invert_yaxis()
+    scores.set_ylim(len(rows) - 0.5, -0.5)
     for place, (name, runs) in zip(places, summary["runs"].items(), strict=True):
         quantiles = [run["distances"][best[name]] for run in runs]
         low, first, middle, third, high = (np.mean([one[f"{q:g}"] for one in quantiles]) for q in parse.QUANTILES)

@@ -1,6 +1,7 @@
 """Ordered neurons: cumax, and the cell beside a recorded PyTorch one.
 
-A violation planted for the gradient of cumax, which failed: a derivative without that of the normalising sum.
+Violations planted for cumax, each of which failed: a derivative without that of the normalising sum (the gradient);
+sums over the first axis, as two public programs have them (monotony).
 """
 
 import functools

@@ -1,4 +1,8 @@
-"""Ordered neurons: cumax, and the cell beside a recorded PyTorch one."""
+"""Ordered neurons: cumax, and the cell beside a recorded PyTorch one.
+
+Violations planted for cumax, each of which failed: a derivative without that of the normalising sum (the gradient);
+sums over the first axis, as two public programs have them (monotony).
+"""
 
 import functools
 import re

@@ -1,4 +1,8 @@
-"""The scan of ``recurrent``: the plain scan's values and gradients, masks, resets, dtypes, bad input."""
+"""The scan of ``recurrent``: the plain scan's values and gradients, masks, resets, dtypes, bad input.
+
+A violation planted for the comparison with the plain scan, which failed: a backward pass that does not hand the
+gradient of the carry on through masked steps.
+"""
 
 import functools
 import re

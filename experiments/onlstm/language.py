@@ -146,7 +146,7 @@ class LanguageModel(nn.Module):
         after, distances, raw = [], [], hidden
         for number, (layer, carry) in enumerate(zip(self.layers, carries, strict=True)):
             last = number == len(self.layers) - 1
-            carry, outputs = layer(hidden, carry, None, connections)
+            carry, outputs = layer(hidden, carry, recurrent_mask=connections)
             raw = outputs.hidden
             hidden = locked(raw, config.output_dropout if last else config.hidden_dropout)
             after.append(carry)
@@ -235,16 +235,20 @@ def evaluate(parameters: Any, text: np.ndarray, model: LanguageModel) -> float:
 
 
 def windows(config: Config, num_steps: int, epoch: int) -> list[tuple[int, int]]:
-    """Where each window of an epoch begins and ends; random lengths, rounded, so that few programs are compiled."""
+    """Where each window of an epoch begins and ends.
+
+    Their lengths are random multiples of 10, so that few programs are compiled. For that also the last one is of such
+    a length, and up to 9 steps at the end of the text are left out (all of it is one window where it is so short).
+    """
     source = np.random.default_rng((config.seed, epoch))
     found, start = [], 0
-    while start < num_steps - 1:
+    while num_steps - 1 - start >= 10:
         mean = config.window if source.random() < 0.95 else config.window / 2
         length = max(10, 10 * round(source.normal(mean, 5) / 10))
-        end = min(start + length, num_steps - 1)
+        end = min(start + length, start + (num_steps - 1 - start) // 10 * 10)
         found.append((start, end))
         start = end
-    return found
+    return found or [(0, num_steps - 1)]
 
 
 def initial_state(model: LanguageModel) -> TrainState:
@@ -296,13 +300,13 @@ def main(config: Config) -> dict[str, Any]:
                 if step % 20 == 0:
                     run.log(step, loss=loss)
                     advance(step, perplexity=math.exp(float(loss)), epoch=epoch)
-                if end == len(train) - 1:
+                if step == len(plan) or plan[step][0] > epoch:
                     loss = evaluate(state.average, valid, model)
                     run.log(step, valid=loss, valid_perplexity=math.exp(min(loss, 50)))
                     state = after_epoch(state, epoch, loss, config)
                 if step % config.save_every == 0 or step == len(plan):
                     run.save(step, state)
-        result = summary(state, model, data, valid, test)
+        result = {"epochs": config.num_epochs} | summary(state, model, data, valid, test)
         write_atomically(config.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
     rich.print(result)
     return result
@@ -318,6 +322,7 @@ def summary(state: TrainState, model: LanguageModel, data: corpus.Corpus, valid,
     result["sample"] = " ".join(trained.sample(jax.random.key(0), 30))
     if any(sentence.spans for sentence in data.test):
         result["f1"] = parse.model_scores(data.test, data.vocabulary, trained.distances)
+        result["distances"] = parse.distance_quantiles(data.test, data.vocabulary, trained.distances)
     return result
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import tyro
+
+from experiments.onlstm import sentences
+from experiments.onlstm.sentences import Examples
 
 RELATIONS = "=<>^|v#"
 VARIABLES = "abcdef"
@@ -165,58 +167,14 @@ def load(directory: Path) -> tuple[list[Pair], list[Pair]]:
     )  # pyright: ignore[reportReturnType]
 
 
-class Encoded(NamedTuple):
-    """Pairs as arrays: token numbers padded with 0, lengths, relation and bin."""
-
-    tokens: np.ndarray  # int8 [n, 2, t]
-    lengths: np.ndarray  # int32 [n, 2]
-    relations: np.ndarray  # int32 [n]
-    bins: np.ndarray  # int32 [n]
-
-    def take(self, rows: np.ndarray) -> "Encoded":
-        return Encoded(*[array[rows] for array in self])
-
-
-def encode(pairs: list[Pair]) -> Encoded:
-    """The arrays of some pairs."""
-    number = {token: index for index, token in enumerate(TOKENS)}
-    sides = [[[number[token] for token in side.split()] for side in (pair.first, pair.second)] for pair in pairs]
-    lengths = np.array([[len(side) for side in both] for both in sides], np.int32).reshape(-1, 2)
-    tokens = np.zeros((len(pairs), 2, max(1, lengths.max(initial=0))), np.int8)
-    for row, both in enumerate(sides):
-        for column, side in enumerate(both):
-            tokens[row, column, : len(side)] = side
-    relations = np.array([RELATIONS.index(pair.relation) for pair in pairs], np.int32)
-    return Encoded(tokens, lengths, relations, np.array([pair.num_operators() for pair in pairs], np.int32))
-
-
-def batches(data: Encoded, batch_size: int, seed: tuple[int, ...] | None) -> list[np.ndarray]:
-    """The rows of each batch: of about one length, and of one number, so that few programs are compiled.
-
-    Args:
-      data: the pairs.
-      batch_size: rows of a batch; of the last rows of each length some stand out of a training batch.
-      seed: for the order of rows and batches; None for a fixed one, in which all rows come, the last ones of a length
-        repeated to fill the batch.
-    """
-    source = None if seed is None else np.random.default_rng(seed)
-    buckets = padded_length(data.lengths.max(1))
-    found = []
-    for bucket in np.unique(buckets):
-        rows = np.flatnonzero(buckets == bucket)
-        if source is not None:
-            rows = source.permutation(rows)
-            rows = rows[: len(rows) // batch_size * batch_size] if len(rows) >= batch_size else rows
-        filled = np.resize(rows, -(-len(rows) // batch_size) * batch_size)
-        found += list(filled.reshape(-1, batch_size))
-    if source is not None:
-        source.shuffle(found)
-    return found
-
-
-def padded_length(lengths: np.ndarray) -> np.ndarray:
-    """The next of 8, 16, 32, 64, 128, ... steps."""
-    return 8 * 2 ** np.ceil(np.log2(np.maximum(lengths, 8) / 8)).astype(int)
+def encode(pairs: list[Pair]) -> Examples:
+    """The arrays of some pairs: the label is the relation, the bin the number of operators."""
+    return sentences.encode(
+        [(pair.first, pair.second) for pair in pairs],
+        [RELATIONS.index(pair.relation) for pair in pairs],
+        [pair.num_operators() for pair in pairs],
+        TOKENS,
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from experiments.onlstm.sentences import Packed
 from jaxlab import ordered, recurrent
 from jaxlab.ordered import OrderedOutputs
 from jaxlab.recurrent import LSTMCarry
@@ -36,13 +37,33 @@ class RecurrentLayer(nn.Module):
     """How much the initial bias of the forget gate's master logits rises from the first level to the last."""
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, carry: LSTMCarry, mask: jax.Array | None = None, recurrent_mask: Any = None):
+    def __call__(
+        self,
+        inputs: jax.Array,
+        carry: LSTMCarry,
+        *,
+        reset: jax.Array | None = None,
+        recurrent_mask: Any = None,
+        table: jax.Array | None = None,
+    ):
+        """The carry after the last step, and :class:`OrderedOutputs` of all steps.
+
+        Args:
+          inputs: features [t, b, d], or with a ``table`` one-hot token numbers.
+          carry: before the first step.
+          reset: where to start from zeros.
+          recurrent_mask: makes a mask for the recurrent weights of their shape.
+          table: the features of each token. Where there are few tokens, their products with the input weights cost
+            less than those of all inputs.
+        """
         options = CELLS[self.cell]
-        weights = self.param("weights", partial(self._initial, inputs.shape[-1]))
+        weights = self.param("weights", partial(self._initial, (inputs if table is None else table).shape[-1]))
         if recurrent_mask is not None:
             weights = weights._replace(recurrent=weights.recurrent * recurrent_mask(weights.recurrent.shape))
+        if table is not None:
+            weights = weights._replace(input=table @ weights.input)
         cell = lstm_with_distance if options is None else self._ordered(options.get("inclusive", False))
-        return recurrent.scan_affine(cell, weights, inputs, carry, mask=mask)
+        return recurrent.scan_affine(cell, weights, inputs, carry, reset=reset)
 
     def _ordered(self, inclusive: bool) -> Callable:
         step = partial(ordered.ordered_lstm, chunk_size=self.chunk_size, inclusive=inclusive)
@@ -86,7 +107,7 @@ class Encoder(nn.Module):
     """A sentence as one vector: the last hidden state of a recurrent layer, or the mean of a Transformer's outputs."""
 
     kind: str
-    vocabulary: int
+    vocabulary_size: int
     embedding_dim: int
     hidden_dim: int
     chunk_size: int
@@ -94,26 +115,33 @@ class Encoder(nn.Module):
     num_heads: int = 4
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-        """From tokens [b, t] to vectors [b, h]."""
-        embedded = nn.Embed(self.vocabulary, self.embedding_dim, name="embedding")(tokens)
-        inside = jnp.arange(tokens.shape[1])[None] < lengths[:, None]
+    def __call__(self, packed: Packed) -> jax.Array:
+        """From packed sentences to vectors [sentences, h]."""
+        packed = jax.tree.map(jnp.asarray, packed)
+        table = nn.Embed(self.vocabulary_size, self.embedding_dim, name="embedding").embedding
         if self.kind == "transformer":
-            return self._transformer(embedded, inside, lengths)
+            return self._transformer(table, packed)
         layer = RecurrentLayer(self.kind, self.hidden_dim, self.chunk_size, name="layer")
-        last, _ = layer(embedded.swapaxes(0, 1), zero_carry(tokens.shape[0], self.hidden_dim), inside.T)
-        return last.hidden
+        carry = zero_carry(packed.tokens.shape[1], self.hidden_dim)
+        one_hot = jax.nn.one_hot(packed.tokens, self.vocabulary_size)
+        _, outputs = layer(one_hot, carry, reset=packed.positions == 0, table=table)
+        return outputs.hidden[packed.ends[:, 0], packed.ends[:, 1]]
 
-    def _transformer(self, hidden, inside, lengths):
-        hidden = nn.Dense(self.hidden_dim)(hidden) + sinusoids(hidden.shape[1], self.hidden_dim)[None]
-        attend = inside[:, None, None, :]
+    def _transformer(self, table: jax.Array, packed: Packed) -> jax.Array:
+        tokens, sentences, positions = (grid.T for grid in packed[:3])
+        hidden = nn.Dense(self.hidden_dim)(table[tokens]) + sinusoids(tokens.shape[1], self.hidden_dim)[positions]
+        # Rows hold many sentences, and each attends to itself alone.
+        attend = (sentences[:, :, None] == sentences[:, None, :])[:, None]
         for _ in range(self.num_layers):
             attention = nn.MultiHeadDotProductAttention(num_heads=self.num_heads)
             hidden = hidden + attention(nn.LayerNorm()(hidden), mask=attend)
             wide = jax.nn.gelu(nn.Dense(2 * self.hidden_dim)(nn.LayerNorm()(hidden)))
             hidden = hidden + nn.Dense(self.hidden_dim)(wide)
-        hidden = jnp.where(inside[..., None], nn.LayerNorm()(hidden), 0)
-        return hidden.sum(1) / lengths[:, None].astype(hidden.dtype)
+        flat, numbers = nn.LayerNorm()(hidden).reshape(-1, self.hidden_dim), sentences.reshape(-1)
+        count = packed.ends.shape[0]
+        sums = jax.ops.segment_sum(flat, numbers, count + 1)
+        lengths = jnp.bincount(numbers, length=count + 1).astype(flat.dtype)
+        return sums[:count] / lengths[:count, None]
 
 
 def sinusoids(num_steps: int, dim: int) -> jax.Array:
@@ -123,25 +151,28 @@ def sinusoids(num_steps: int, dim: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], 1)[:, :dim]
 
 
-class PairClassifier(nn.Module):
-    """The relation of two sentences from their vectors, products and differences (Bowman et al., 2015)."""
+class Classifier(nn.Module):
+    """The label of an example from the vector of its sentence; of two, from vectors, product and difference.
+
+    As Bowman et al. (2015) and Shen et al. (2019) do it.
+    """
 
     encoder: Encoder
-    num_relations: int
+    num_sentences: int
+    num_labels: int
     dropout: float
 
     @nn.compact
-    def __call__(self, tokens: jax.Array, lengths: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Logits [b, relations] from tokens [b, 2, t] and lengths [b, 2]; with dropout if there is a key."""
-        batch_size = tokens.shape[0]
-        # Both sides are one batch: first all first sentences, then all second ones.
-        flat, flat_lengths = (x.swapaxes(0, 1).reshape(2 * batch_size, *x.shape[2:]) for x in (tokens, lengths))
-        first, second = jnp.split(self.encoder(flat, flat_lengths), 2)
-        features = jnp.concatenate([first, second, first * second, jnp.abs(first - second)], -1)
+    def __call__(self, packed: Packed, *, key: jax.Array | None = None) -> jax.Array:
+        """Logits [examples, labels] of packed sentences, first ones before second ones; a key for dropout."""
+        vectors = jnp.split(self.encoder(packed), self.num_sentences)
+        if self.num_sentences == 2:
+            first, second = vectors
+            vectors += [first * second, jnp.abs(first - second)]
         keys = None if key is None else jax.random.split(key)
-        features = dropped(keys, 0, features, self.dropout)
+        features = dropped(keys, 0, jnp.concatenate(vectors, -1), self.dropout)
         hidden = jax.nn.relu(nn.Dense(self.encoder.hidden_dim)(features))
-        return nn.Dense(self.num_relations)(dropped(keys, 1, hidden, self.dropout))
+        return nn.Dense(self.num_labels)(dropped(keys, 1, hidden, self.dropout))
 
 
 def dropped(keys: jax.Array | None, number: int, x: jax.Array, rate: float) -> jax.Array:

@@ -22,6 +22,7 @@ from jaxlab import ordered
 Scores = dict[str, float]
 # Above this many words a sentence is left out: charts grow with the square.
 MAXIMAL_WORDS = 128
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def buckets(sentences: list[Sentence], batch_size: int = 64) -> list[list[Sentence]]:
@@ -106,8 +107,27 @@ def model_scores(
     }
 
 
-def draw_tree(axes: Any, words: tuple[str, ...], chart: np.ndarray, distances: np.ndarray | None = None) -> None:
-    """Draws a binary tree over its words, and the distances below them."""
+def distance_quantiles(
+    sentences: list[Sentence], vocabulary: tuple[str, ...], distances_of: Callable[[jax.Array, jax.Array], jax.Array]
+) -> dict[str, dict[str, float]]:
+    """By layer, how the distances of all words are spread over [0, 1]: five quantiles, and the share above 0.95.
+
+    Where most are near 1 (saturated), a tree hangs on the last digits of the distances.
+    """
+    found: list[np.ndarray] = []
+    for batch in buckets(sentences):
+        words, lengths, _ = padded(batch, vocabulary, size_of(batch))
+        distances = np.asarray(distances_of(jnp.asarray(words), jnp.asarray(lengths)))
+        found.append(distances[:, np.arange(words.shape[1])[None] < lengths[:, None]])
+    return {
+        f"layer {number + 1}": {f"{q:g}": float(np.quantile(layer, q)) for q in QUANTILES}
+        | {"above 0.95": float((layer > 0.95).mean())}
+        for number, layer in enumerate(np.concatenate(found, 1))
+    }
+
+
+def draw_tree(axes: Any, words: tuple[str, ...], chart: np.ndarray) -> None:
+    """Draws a binary tree over its words."""
     spans = sorted(((int(a), int(b)) for a, b in np.argwhere(chart)), key=lambda span: span[1] - span[0])
     place: dict[tuple[int, int], tuple[float, float]] = {(i, i): (i, 0.0) for i in range(len(words))}
     for first, last in spans:
@@ -122,16 +142,12 @@ def draw_tree(axes: Any, words: tuple[str, ...], chart: np.ndarray, distances: n
         place[first, last] = middle, height
         for part in parts:
             x, y = place[part]
-            axes.plot([middle, x], [height, y], color="black", linewidth=1)
-    for index, word in enumerate(words):
-        axes.text(index, -0.15, word, ha="center", va="top", rotation=45 if max(map(len, words)) > 6 else 0)
-    if distances is not None and len(words) > 1:
-        low, high = distances.min(), distances.max()
-        scaled = (distances - low) / max(high - low, 1e-9)
-        axes.bar(range(len(words)), scaled, 0.3, bottom=-3.2, color="tab:orange")
-        axes.text(-0.6, -3.2, "distance", ha="right", va="bottom")
-    axes.set_xlim(-1.5, len(words) - 0.5)
-    axes.axis("off")
+            axes.plot([middle, x], [height, y], color="black", linewidth=1.2, solid_capstyle="round")
+    slanted = max(map(len, words)) > 6
+    axes.set_xticks(range(len(words)), words, rotation=35 if slanted else 0, ha="right" if slanted else "center")
+    axes.tick_params(length=0)
+    axes.set(yticks=[], xlim=(-0.6, len(words) - 0.4), ylim=(-0.1, None))
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
 
 
 def main() -> None:
@@ -174,10 +190,15 @@ def draw_sentence(model: Any, words: tuple[str, ...], path: Path) -> None:
     batch = [Sentence(words, frozenset())]
     numbers, lengths, _ = map(jnp.asarray, padded(batch, model.vocabulary, size_of(batch)))
     distances = model.distances(numbers, lengths)[-1]
-    figure = Figure(figsize=(max(4.0, 0.7 * len(words)) * 2, 4), layout="constrained")
-    for axes, (name, parser) in zip(figure.subplots(1, 2), PARSERS.items(), strict=True):
-        draw_tree(axes, words, np.asarray(parser(distances, lengths)[0]), np.asarray(distances[0, : len(words)]))
-        axes.set_title(name)
+    figure = Figure(figsize=(max(5.0, 0.62 * len(words)), 7.5), layout="constrained")
+    *trees, bars = figure.subplots(3, 1, height_ratios=[3, 3, 1.2])
+    for axes, (name, parser) in zip(trees, PARSERS.items(), strict=True):
+        draw_tree(axes, words, np.asarray(parser(distances, lengths)[0]))
+        axes.set_title(f"{name} parser", loc="left")
+    bars.bar(range(len(words)), np.asarray(distances[0, : len(words)]), 0.5, color="tab:orange")
+    bars.set(xticks=[], xlim=(-0.6, len(words) - 0.4))
+    bars.set_title("distance of each word in the last layer: the share of levels that it erases", loc="left")
+    bars.spines[["top", "right"]].set_visible(False)
     save_figure(path, figure)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxlab import _check
@@ -111,20 +112,24 @@ def ordered_lstm(
             f"ordered_lstm: preactivations must have shape {[*batch, wanted]}, two for each of {levels} levels and four"
             f" for each of {hidden_dim} units; got {list(preactivations.shape)}"
         )
-    masters = split(preactivations[..., : 2 * levels].reshape(*batch, 2, levels))
-    below, forget_master = masters[..., 0, :], masters[..., 1, :]
+    # Parts by lax.split, whose transpose is a concatenation; that of slices would be a sum of padded arrays.
+    sizes = (2 * levels, *(hidden_dim,) * 4)
+    masters, *blocks = lax.split(preactivations, sizes, axis=len(batch))
+    masters = split(masters.reshape(*batch, 2, levels))
+    below, forget_master = (part[..., 0, :] for part in lax.split(masters, (1, 1), axis=len(batch)))
     if inclusive:
         below = jnp.concatenate([jnp.zeros_like(below[..., :1]), below[..., :-1]], -1)
     input_master = 1 - below
 
-    # sigmoid(z) = (1 + tanh(z / 2)) / 2: one sweep of tanh for the four blocks o, c, i, f.
-    blocks = preactivations[..., 2 * levels :].reshape(*batch, 4, levels, chunk_size)
-    half = jnp.array([0.5, 1, 0.5, 0.5], blocks.dtype).reshape((1,) * len(batch) + (4, 1, 1))
-    activations = jnp.tanh(blocks * half)
-    candidate = activations[..., 1, :, :]
-    show, write, forget = (0.5 + 0.5 * activations[..., block, :, :] for block in (0, 2, 3))
+    show, candidate, write, forget = (block.reshape(*batch, levels, chunk_size) for block in blocks)
+    # sigmoid(z) = (1 + tanh(z / 2)) / 2: cheaper than one plus an exponential, and its inverse.
+    show, write, forget = (0.5 + 0.5 * jnp.tanh(0.5 * block) for block in (show, write, forget))
+    candidate = jnp.tanh(candidate)
 
-    keep, write_level = forget_master[..., None], input_master[..., None]
+    # To all units once: each broadcast is a sum in the backward pass.
+    keep, write_level = (
+        lax.broadcast_in_dim(master, write.shape, range(len(batch) + 1)) for master in (forget_master, input_master)
+    )
     forget_gate = keep * (forget * write_level + (1 - write_level))
     input_gate = write_level * (write * keep + (1 - keep))
     old = carry.memory.reshape(*batch, levels, chunk_size)

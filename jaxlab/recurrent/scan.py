@@ -7,7 +7,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxlab.recurrent.derivative import with_derivative
+from jaxlab.recurrent.derivative import Scan, with_derivative
 from jaxlab.recurrent.masking import keep_where, reset_where
 from jaxlab.recurrent.steps import Residuals, check, check_cell, hidden_of, recurrence, share_axes
 from jaxlab.recurrent.weights import Affine, project
@@ -82,7 +82,7 @@ def scan_affine(
     example = check_cell("scan_affine", cell, steps)
     # A custom derivative may not use differentiated values that are not its arguments.
     explicit, closed = jax.closure_convert(cell, steps.carry, example)
-    return with_derivative(explicit, residuals, reverse=reverse, unroll=unroll)(list(closed), steps)
+    return with_derivative(Scan(explicit, residuals, reverse, unroll))(list(closed), steps)
 
 
 def scan_plain(

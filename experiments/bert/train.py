@@ -336,7 +336,7 @@ def load_model(config: Config, split: Split) -> tuple[tokens.Tokenizer, model.Co
         # Tables are padded to round numbers; but it may be the vocabulary of another model.
         rich.print(
             f"[bold yellow]{tokenizer.source} has {tokenizer.size} tokens, and the table of words"
-            f" {sizes.vocabulary_size} rows: {unused} are never used. If they are not padding, the vocabulary is that of"
+            f" {sizes.vocabulary_size} rows: {unused} are never used. If they are no padding, the vocabulary is that of"
             " another model"
         )
     rich.print(f"model of {directory}: {sizes.num_layers} layers of {sizes.hidden_dim} features")

@@ -17,7 +17,7 @@ import rich
 
 from experiments.bert import tokens, weights
 from experiments.bert.train import SMALL_MODEL, batch_rows
-from experiments.information_extraction import data, model, pointer, prior, protocols, units
+from experiments.information_extraction import augment, data, model, pointer, prior, protocols, units
 from experiments.information_extraction.candidates import Candidates
 from experiments.information_extraction.data import DataError, Example, Mention
 from experiments.information_extraction.model import Extractor, Sizes
@@ -87,6 +87,8 @@ class Config:
     """Of the convolutional encoder's input, or in all layers of a pretrained model."""
     unit_dropout: float = 0.0
     """Share of units that are taken for unknown ones; of the convolutional encoder."""
+    swap: float = 0.0
+    """Share of texts in which the pair of a triple is exchanged for another of its predicate."""
     evaluate_every: int = 2
     """Epochs between evaluations."""
     threshold: float = 0.5
@@ -206,7 +208,7 @@ def train_step(
 
 def bucket_sizes(max_length: int) -> list[int]:
     """To how many units texts are filled up: few sizes, for each is compiled."""
-    return [size for size in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384) if size < max_length] + [max_length]
+    return [size for size in (16, 24, 32, 48, 64, 96, 128, 192, 256, 384) if size < max_length] + [max_length]
 
 
 def padded(entries: np.ndarray, number: int) -> np.ndarray:
@@ -238,17 +240,21 @@ class Reader:
         for example in examples:
             shown = data.opened(example) if self.extractor.open_predicates else example
             row = self.encode(shown)
-            known = []
-            if self.extractor.prior is not None:
-                known = self.extractor.prior.look_up(example.text, row, shown.triples if training else ())
-            entries = [(a, b, self.index[p], c, d) for a, b, p, c, d in known if p in self.index]
+            entries, mentions = self.known(example.text, row, shown.triples if training else ())
             rows.append(row)
             places.append(units.placed(shown, row, self.index))
-            known_triples.append(np.array(entries, np.int32).reshape(-1, 5))
-            looked_up.append([Mention(place_of(row, a, b), p, place_of(row, c, d)) for a, b, p, c, d in known])
+            known_triples.append(entries)
+            looked_up.append(mentions)
         lengths = np.array([next(size for size in self.sizes if size >= len(row.ids)) for row in rows])
         most = 8 * -(-max([1, *(len(found.triples) for found in places)]) // 8)
         return Encoded(examples, rows, places, known_triples, looked_up, lengths, most)
+
+    def known(self, text: str, row: Row, without: Sequence[data.Triple]) -> tuple[np.ndarray, list[Mention]]:
+        """What a look-up in the training's triples finds: by units [n, 5], and at places in the text."""
+        known = [] if self.extractor.prior is None else self.extractor.prior.look_up(text, row, without)
+        entries = [(a, b, self.index[p], c, d) for a, b, p, c, d in known if p in self.index]
+        mentions = [Mention(place_of(row, a, b), p, place_of(row, c, d)) for a, b, p, c, d in known]
+        return np.array(entries, np.int32).reshape(-1, 5), mentions
 
     def batch(self, part: Encoded, rows: np.ndarray, size: int) -> dict[str, np.ndarray]:
         """The arrays of some texts, filled up to a whole batch by the first of them, which then do not count."""
@@ -344,6 +350,8 @@ class Trainer:
             )
         if min(config.num_epochs, config.batch_size, config.num_subjects, config.evaluate_every) < 1:
             raise ValueError("Config: num_epochs, batch_size, num_subjects and evaluate_every must be at least 1")
+        if not 0 <= config.swap <= 1:
+            raise ValueError(f"Config: swap must be in [0, 1]; got {config.swap}")
         if not 0 < config.threshold < 1:
             raise ValueError(f"Config: threshold must be in (0, 1); got {config.threshold}")
         self.config = config
@@ -377,12 +385,45 @@ class Trainer:
         )
         self.reader = Reader(extractor)
         self.train = self.reader.encoded(self.split.train, training=True)
+        self.pairs = augment.pairs_of(example.triples for example in shown)
         self.valid, self.test = (self.reader.encoded(part) for part in (self.split.valid, self.split.test))
         self.steps_per_epoch = len(batch_rows(self.train.buckets, config.batch_size, None))
         self.num_steps = config.num_epochs * self.steps_per_epoch
         rising = max(1, round(config.warmup * self.steps_per_epoch))
         settings = config.learning_rate, config.encoder_rate, config.weight_decay, config.clip, config.ema
         self.setup = Setup(self.sizes, settings, (rising, self.num_steps))
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The arrays of a step."""
+        config = self.config
+        epoch, place = divmod(step, self.steps_per_epoch)
+        rows = batch_rows(self.train.buckets, config.batch_size, (config.seed, 3, epoch))[place]
+        if not config.swap:
+            return self.reader.batch(self.train, rows, config.batch_size)
+        source = np.random.default_rng((config.seed, 4, step))
+        texts = [self.swapped(row, source) if source.random() < config.swap else self.text(row) for row in rows]
+        part = Encoded(*zip(*texts, strict=True), self.train.buckets[rows], self.train.most)  # type: ignore[arg-type]
+        return self.reader.batch(part, np.arange(len(rows)), config.batch_size)
+
+    def text(self, row: int) -> tuple[Any, ...]:
+        """A text of the training, as ``Encoded`` has it."""
+        train = self.train
+        return train.examples[row], train.rows[row], train.placed[row], train.prior[row], train.looked_up[row]
+
+    def swapped(self, number: int, source: np.random.Generator) -> tuple[Any, ...]:
+        """The text with a pair exchanged; itself if that cannot be, or if it becomes too long for its batch."""
+        own, placed = self.train.examples[number], self.train.placed[number]
+        shown = data.opened(own) if self.config.open_predicates else own
+        changed = augment.swapped(shown, placed.mentions, self.pairs, source)
+        if changed is None:
+            return self.text(number)
+        row = self.reader.encode(changed)
+        if len(row.ids) > self.train.buckets[number]:
+            return self.text(number)
+        known = (
+            self.reader.known(changed.text, row, shown.triples)[0] if self.config.prior else self.train.prior[number]
+        )
+        return changed, row, units.placed(changed, row, self.reader.index), known, []
 
     def reader_of(self, config: Config) -> tuple[Any, Any, dict[str, Any]]:
         """Vocabulary or tokenizer, pretrained weights, and sizes that depend on them."""
@@ -444,8 +485,7 @@ def main(config: Config) -> dict[str, Any]:
         with progress("extraction", trainer.num_steps, step) as advance:
             while step < trainer.num_steps:
                 epoch, place = divmod(step, trainer.steps_per_epoch)
-                plan = batch_rows(trainer.train.buckets, config.batch_size, (config.seed, 3, epoch))
-                batch = trainer.reader.batch(trainer.train, plan[place], config.batch_size)
+                batch = trainer.batch(step)
                 key = jax.random.fold_in(root, step)
                 state, loss = train_step(state, key, batch, jnp.array(step), setup=trainer.setup)
                 step += 1

@@ -42,12 +42,12 @@ def dense(key: jax.Array, num_inputs: int, num_outputs: int, bias: float = 0.0) 
 def initial(key: jax.Array, *, num_units: int, num_pieces: int, num_words: int, dim: int) -> Encoder:
     """Random tables and convolutions; positions are 0."""
     keys = jax.random.split(key, 4)
-    tables = [
+    units, pieces, words = (
         0.05 * jax.random.normal(k, (rows, dim))
-        for k, rows in zip(keys, (num_units, num_pieces, num_words), strict=False)
-    ]
+        for k, rows in zip(keys[:3], (num_units, num_pieces, num_words), strict=True)
+    )
     layers = jax.vmap(lambda k: dense(k, 3 * dim, 2 * dim))(jax.random.split(keys[3], len(DILATIONS)))
-    return Encoder(*tables, jnp.zeros((NUM_POSITIONS, dim)), layers)
+    return Encoder(units, pieces, words, jnp.zeros((NUM_POSITIONS, dim)), layers)
 
 
 def shifted(x: jax.Array, by: int) -> jax.Array:

@@ -14,6 +14,7 @@ Reference: Su, https://kexue.fm/archives/8373 and https://kexue.fm/archives/8877
 7359 (loss), 2020 to 2022.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -93,7 +94,8 @@ def multilabel_loss(logits: jax.Array, positive: jax.Array, allowed: jax.Array) 
     above = jnp.where(positive & allowed, -logits, -1e9)
     below = jnp.where(~positive & allowed, logits, -1e9)
     zero = jnp.zeros((*logits.shape[:-1], 1), logits.dtype)
-    return sum(jax.nn.logsumexp(jnp.concatenate([x, zero], -1), -1) for x in (above, below))
+    parts = (jax.nn.logsumexp(jnp.concatenate([x, zero], -1), -1) for x in (above, below))
+    return functools.reduce(jnp.add, parts)
 
 
 def losses(weights: dict[str, Any], features: jax.Array, batch: dict[str, jax.Array], num_predicates: int) -> jax.Array:

@@ -77,8 +77,9 @@ def initial(key: jax.Array, dim: int, num_predicates: int, options: Options) -> 
         weights["boundary"] = [dense(next(keys), dim, dim), dense(next(keys), dim, 2)]
         weights["occurs"] = [dense(next(keys), dim, dim), dense(next(keys), dim, num_predicates)]
     if options.prior:
-        weights["subject_prior"] = jnp.ones((2,))
-        weights["object_prior"] = jnp.ones((num_predicates, 2))
+        # About even odds for what is known: about half of what a look-up finds is true.
+        weights["subject_prior"] = jnp.full((2,), 3.0)
+        weights["object_prior"] = jnp.full((num_predicates, 2), 7.0)
     return weights
 
 

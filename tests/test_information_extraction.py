@@ -22,6 +22,7 @@ from experiments.information_extraction import (
     prior,
     protocols,
     report,
+    soft_f1,
     train,
     units,
 )
@@ -270,6 +271,38 @@ def test_straight_through_subjects_carry_a_gradient_and_drawn_ones_none():
         assert (slope > 1e-4) == (selection == "straight_through"), (selection, slope)
     with pytest.raises(ValueError, match="needs condition 'norm'"):
         model.Sizes(3, options=Options("gru", "straight_through"))
+
+
+def test_expected_counts_are_those_of_a_decoder_that_draws():
+    """Drawn 20,000 times and decoded by loops: triples found, and those of them that are true."""
+    options = Options("norm")
+    weights = pointer.initial(jax.random.key(0), 8, 2, options)
+    weights["object"] = weights["object"]._replace(bias=jnp.full((4,), -1.0))
+    features = jax.random.normal(jax.random.key(1), (1, 4, 8))
+    triples = jnp.array([[[0, 1, 1, 1, 2], [0, 1, 0, 3, 3], [-1] * 5]])
+    batch = {"mask": jnp.array([[True, True, True, True]]), "triples": triples}
+    found = soft_f1.expected_counts(weights, features, batch, 2, options)
+    logits = pointer.object_logits(weights, features, batch, triples[:, :1, :2], options)[0, 0]
+    drawn = np.random.default_rng(0).random((20_000, *logits.shape)) < np.array(jax.nn.sigmoid(logits))
+    both = decided = 0
+    for start in range(4):
+        for end in range(start, 4):
+            taken = drawn[:, start, :, 0] & drawn[:, end, :, 1] & ~drawn[:, start:end, :, 1].any(1)
+            decided += taken.sum()
+            both += taken[:, 1].sum() * ((start, end) == (1, 2)) + taken[:, 0].sum() * ((start, end) == (3, 3))
+    np.testing.assert_allclose(found["decided"], [decided / 20_000], rtol=0.03)
+    np.testing.assert_allclose(found["both"], [both / 20_000], rtol=0.06)
+    assert found["true"].tolist() == [2]
+    # Around its own means the loss is F1, and so is its gradient.
+    used = batch | {"counts": jnp.ones(1)}
+    means = {name: value[0] for name, value in found.items()}
+    value, mixed = soft_f1.loss(weights, features, used, means, 2, options)
+    bounds = pointer.triples_to_subjects(triples, 4)
+    logits = pointer.subject_logits(weights, features, batch, options)
+    entropy = -jnp.sum(bounds * jax.nn.log_sigmoid(logits) + (1 - bounds) * jax.nn.log_sigmoid(-logits)) / 4
+    f1 = 2 * means["both"] / (means["decided"] + means["true"])
+    np.testing.assert_allclose(value, 1 - f1 + entropy, rtol=1e-5)
+    assert mixed.keys() == means.keys()
 
 
 def test_protocols_by_hand():

@@ -1,4 +1,4 @@
-"""``python -m experiments.information_extraction train | predict``: see README.md."""
+"""``python -m experiments.information_extraction train | predict | compare | collect``: see README.md."""
 
 import json
 import sys
@@ -8,12 +8,19 @@ import tyro
 from experiments.bert.bundle import CheckpointError
 from experiments.bert.memory import keep_freed_memory
 from experiments.bert.tokens import TokenError
+from experiments.information_extraction.collect import Collection, collect
+from experiments.information_extraction.compare import Comparison, compare
 from experiments.information_extraction.data import DataError
 from experiments.information_extraction.predict import Prediction, predict
 from experiments.information_extraction.train import Config, main
 from experiments.runs import RunError
 
-VERBS = {"train": (Config, main), "predict": (Prediction, predict)}
+VERBS = {
+    "train": (Config, main),
+    "predict": (Prediction, predict),
+    "compare": (Comparison, compare),
+    "collect": (Collection, collect),
+}
 
 
 def run() -> None:
@@ -27,6 +34,8 @@ def run() -> None:
         sys.exit(str(error))
     if function is predict:
         print(json.dumps(result), file=sys.stderr)
+    elif function is collect:
+        print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments.information_extraction import model
 from experiments.information_extraction.data import DataError, Example
+from experiments.information_extraction.reader import Reader
 from experiments.information_extraction.report import described
-from experiments.information_extraction.train import Reader
 from experiments.runs import write_atomically
 
 

@@ -15,7 +15,8 @@ from experiments.information_extraction.protocols import Truth
 from experiments.runs import write_atomically
 
 if TYPE_CHECKING:
-    from experiments.information_extraction.train import Encoded, Trainer, TrainState
+    from experiments.information_extraction.reader import Encoded
+    from experiments.information_extraction.train import Trainer, TrainState
     from experiments.runs import Run
 
 #: Thresholds of which the best pair is taken, for subjects and for objects.
@@ -85,6 +86,7 @@ def summary(trainer: "Trainer", state: "TrainState", step: int) -> dict[str, Any
         result[name] = {p: protocols.report(truths, plain, looked_up, training, p) for p in names}
         result[name]["errors"] = errors(truths, plain)
         result[name]["texts"] = len(truths)
+        result[name]["f1_at_half"] = f1_at(trainer, part, found, truths, (0.5, 0.5))
         result[name]["curve"] = curve(truths, mentions_at_all(trainer, part, found))
         lines = [
             json.dumps(record(t, of_text), ensure_ascii=False) for t, of_text in zip(truths, mentions, strict=True)

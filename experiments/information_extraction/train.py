@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib.util
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,14 +16,14 @@ import rich
 
 from experiments.bert import tokens, weights
 from experiments.bert.train import SMALL_MODEL, batch_rows
-from experiments.information_extraction import augment, data, model, pointer, prior, protocols, units
-from experiments.information_extraction.candidates import Candidates
-from experiments.information_extraction.data import DataError, Example, Mention
+from experiments.information_extraction import augment, data, model, pointer, protocols, soft_f1, units
+from experiments.information_extraction.data import DataError, Mention
 from experiments.information_extraction.model import Extractor, Sizes
 from experiments.information_extraction.prior import Table
 from experiments.information_extraction.protocols import Truth
+from experiments.information_extraction.reader import Encoded, Reader
 from experiments.information_extraction.report import figures, problems_of, summary
-from experiments.information_extraction.units import Placed, Row, Vocabulary
+from experiments.information_extraction.units import Vocabulary
 from experiments.runs import Run, progress, read_metrics, write_atomically
 
 
@@ -51,6 +50,10 @@ class Config:
     """How the subject enters the search for objects: recurrent networks, or layer normalisation."""
     selection: Literal["teacher", "straight_through"] = "teacher"
     """Subjects to train on: those of the text, or the model's own by straight-through gradients."""
+    loss: Literal["entropy", "f1"] = "entropy"
+    """Cross entropy, or F1 of triples (of the pointer decoder; for a model that is trained already)."""
+    start: Path | None = None
+    """Directory of a trained model whose weights to begin with."""
     num_subjects: int = 2
     """Subjects drawn for each text and step."""
     gates: bool = False
@@ -123,6 +126,8 @@ class TrainState(NamedTuple):
     best_score: jax.Array
     best_epoch: jax.Array
     """From 1 on; 0 is before the first."""
+    means: soft_f1.Means
+    """Of the counts that F1 is a function of; used by that loss alone."""
 
 
 class Setup(NamedTuple):
@@ -131,28 +136,9 @@ class Setup(NamedTuple):
     sizes: Sizes
     optimizer: tuple[float, ...]
     """Learning rate, encoder's rate, weight decay, largest norm, decay of the mean."""
+    loss: str
     steps: tuple[int, int]
     """In which the rate rises, and in all."""
-
-
-class Encoded(NamedTuple):
-    """Texts in units."""
-
-    examples: Sequence[Example]
-    rows: list[Row]
-    placed: list[Placed]
-    prior: list[np.ndarray]
-    """Known triples of each text, [n, 5]."""
-    looked_up: list[list[Mention]]
-    """The same at their places in characters: what the look-up table finds."""
-    buckets: np.ndarray
-    """To how many units each is filled up."""
-    most: int
-    """To how many triples."""
-
-    def truths(self) -> list[Truth]:
-        """What is to be found."""
-        return [Truth(example, placed.mentions) for example, placed in zip(self.examples, self.placed, strict=True)]
 
 
 def learning_rate(setup: Setup, count: jax.Array) -> jax.Array:
@@ -182,13 +168,20 @@ def make_optimizer(setup: Setup) -> optax.GradientTransformation:
     )
 
 
-def loss_fn(parameters: Any, batch: dict[str, jax.Array], key: jax.Array, sizes: Sizes) -> jax.Array:
-    """The loss of a unit, in the mean; for the global pointer, of a text. Rows that fill up a batch do not count."""
-    counts = batch["counts"]
+def loss_fn(
+    parameters: Any, batch: dict[str, jax.Array], key: jax.Array, means: soft_f1.Means, setup: Setup
+) -> tuple[jax.Array, soft_f1.Means]:
+    """The loss, and the means of counts after it. Rows that fill up a batch do not count.
+
+    Cross entropy is that of a unit, in the mean; for the global pointer, of a text.
+    """
+    sizes, counts = setup.sizes, batch["counts"]
+    if setup.loss == "f1":
+        hidden = model.features(parameters, batch, sizes, key)
+        return soft_f1.loss(parameters["decoder"], hidden, batch, means, sizes.num_predicates, sizes.options)
     losses = jnp.sum(model.losses(parameters, batch, key, sizes) * counts)
-    if sizes.decoder == "global":
-        return losses / counts.sum()
-    return losses / jnp.sum(batch["mask"].sum(1) * counts)
+    number = counts.sum() if sizes.decoder == "global" else jnp.sum(batch["mask"].sum(1).astype(jnp.float32) * counts)
+    return losses / number, means
 
 
 @functools.partial(jax.jit, static_argnames="setup", donate_argnames="state")
@@ -196,132 +189,15 @@ def train_step(
     state: TrainState, key: jax.Array, batch: dict[str, jax.Array], count: jax.Array, *, setup: Setup
 ) -> tuple[TrainState, jax.Array]:
     """One batch; ``count`` is the number of steps before it."""
-    loss, gradient = jax.value_and_grad(loss_fn)(state.parameters, batch, key, setup.sizes)
+    of_parameters = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, means), gradient = of_parameters(state.parameters, batch, key, state.means, setup)
     with jax.numpy_dtype_promotion("standard"):  # which optax itself relies on
         updates, inner = make_optimizer(setup).update(gradient, state.optimizer, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
     steps = count.astype(jnp.float32)
     decay = jnp.minimum(setup.optimizer[-1], (1 + steps) / (10 + steps))
     average = jax.tree.map(lambda mean, new: new + decay * (mean - new), state.average, parameters)
-    return state._replace(parameters=parameters, optimizer=inner, average=average), loss
-
-
-def bucket_sizes(max_length: int) -> list[int]:
-    """To how many units texts are filled up: few sizes, for each is compiled."""
-    return [size for size in (16, 24, 32, 48, 64, 96, 128, 192, 256, 384) if size < max_length] + [max_length]
-
-
-def padded(entries: np.ndarray, number: int) -> np.ndarray:
-    """Rows of 5 filled up with -1, [number, 5]."""
-    return np.concatenate([entries, np.full((number - len(entries), 5), -1, np.int32)]).astype(np.int32)
-
-
-def place_of(row: Row, first: int, last: int) -> data.Place:
-    """The characters from one unit to another."""
-    return row.offsets[first][0], row.offsets[last][1]
-
-
-class Reader:
-    """How texts become batches and what is found becomes mentions: all that training and prediction share.
-
-    Args:
-      extractor: whose ``parameters`` are not used.
-    """
-
-    def __init__(self, extractor: Extractor):
-        self.extractor = extractor
-        self.encode = extractor.encoder()
-        self.index = {name: number for number, name in enumerate(extractor.predicates)}
-        self.sizes = bucket_sizes(extractor.max_length)
-
-    def encoded(self, examples: Sequence[Example], training: bool = False) -> Encoded:
-        """Texts in units; those of the training do not see what they alone have."""
-        rows, places, known_triples, looked_up = [], [], [], []
-        for example in examples:
-            shown = data.opened(example) if self.extractor.open_predicates else example
-            row = self.encode(shown)
-            entries, mentions = self.known(example.text, row, shown.triples if training else ())
-            rows.append(row)
-            places.append(units.placed(shown, row, self.index))
-            known_triples.append(entries)
-            looked_up.append(mentions)
-        lengths = np.array([next(size for size in self.sizes if size >= len(row.ids)) for row in rows])
-        most = 8 * -(-max([1, *(len(found.triples) for found in places)]) // 8)
-        return Encoded(examples, rows, places, known_triples, looked_up, lengths, most)
-
-    def known(self, text: str, row: Row, without: Sequence[data.Triple]) -> tuple[np.ndarray, list[Mention]]:
-        """What a look-up in the training's triples finds: by units [n, 5], and at places in the text."""
-        known = [] if self.extractor.prior is None else self.extractor.prior.look_up(text, row, without)
-        entries = [(a, b, self.index[p], c, d) for a, b, p, c, d in known if p in self.index]
-        mentions = [Mention(place_of(row, a, b), p, place_of(row, c, d)) for a, b, p, c, d in known]
-        return np.array(entries, np.int32).reshape(-1, 5), mentions
-
-    def batch(self, part: Encoded, rows: np.ndarray, size: int) -> dict[str, np.ndarray]:
-        """The arrays of some texts, filled up to a whole batch by the first of them, which then do not count."""
-        length = int(part.buckets[rows[0]])
-        filled = np.concatenate([rows, np.full(size - len(rows), rows[0], rows.dtype)])
-        width = part.rows[rows[0]].pieces.shape[1]
-        arrays: dict[str, np.ndarray] = {
-            name: np.zeros((size, length, *rest), kind)
-            for name, kind, rest in (
-                ("ids", np.int32, ()),
-                ("pieces", np.int32, (width,)),
-                ("words", np.int32, ()),
-                ("mask", bool, ()),
-                ("inside", bool, ()),
-            )
-        }
-        for place, number in enumerate(filled):
-            row = part.rows[number]
-            count = len(row.ids)
-            for name in ("ids", "pieces", "words", "inside"):
-                arrays[name][place, :count] = getattr(row, name)
-            arrays["mask"][place, :count] = True
-        arrays["triples"] = np.stack([padded(part.placed[number].triples, part.most) for number in filled])
-        arrays["prior"] = np.stack([padded(part.prior[number], prior.MOST) for number in filled])
-        arrays["counts"] = (np.arange(size) < len(rows)).astype(np.float32)
-        return arrays
-
-    def candidates(self, parameters: Any, part: Encoded, size: int) -> list[Candidates]:
-        """What each text may have."""
-        found: dict[int, Candidates] = {}
-        for rows in batch_rows(part.buckets, size, None):
-            batch = self.batch(part, rows, size)
-            for number, of_text in zip(rows, model.candidates(parameters, batch, self.extractor.sizes), strict=False):
-                found[int(number)] = of_text
-        return [found[number] for number in range(len(part.rows))]
-
-    def mentions(
-        self, part: Encoded, found: Sequence[Candidates], thresholds: tuple[float, float]
-    ) -> list[list[tuple[Mention, float]]]:
-        """The triples of each text with their probabilities."""
-        return [
-            self.mentions_of(example, row, candidates, thresholds)
-            for example, row, candidates in zip(part.examples, part.rows, found, strict=True)
-        ]
-
-    def mentions_of(
-        self, example: Example, row: Row, candidates: Candidates, thresholds: tuple[float, float]
-    ) -> list[tuple[Mention, float]]:
-        """The triples of a text with their probabilities, each once."""
-        taken = candidates.taken(*thresholds)
-        best: dict[Mention, float] = {}
-        for (a, b, p, c, d), score in zip(candidates.triples[taken].tolist(), candidates.scores()[taken], strict=True):
-            mention = Mention(place_of(row, a, b), self.extractor.predicates[p], place_of(row, c, d))
-            best[mention] = max(best.get(mention, 0.0), float(score))
-        return self.joined(example.text, best) if self.extractor.open_predicates else list(best.items())
-
-    @staticmethod
-    def joined(text: str, pairs: dict[Mention, float]) -> list[tuple[Mention, float]]:
-        """Open triples of pairs; a triple is as probable as the least probable of its pairs."""
-        by_string = {protocols.as_triple(text, m): (m, score) for m, score in pairs.items()}
-        found = []
-        for subject, predicate, thing in data.closed(by_string):
-            parts = (subject, predicate), (predicate, thing), (subject, thing)
-            of_pairs = [by_string[a, name, b] for name, (a, b) in zip(data.PAIRS, parts, strict=True)]
-            mention = Mention(of_pairs[2][0].subject, predicate, of_pairs[2][0].object)
-            found.append((mention, min(score for _, score in of_pairs)))
-        return found
+    return state._replace(parameters=parameters, optimizer=inner, average=average, means=means), loss
 
 
 def only(found: list[list[tuple[Mention, float]]]) -> list[list[Mention]]:
@@ -350,6 +226,8 @@ class Trainer:
             )
         if min(config.num_epochs, config.batch_size, config.num_subjects, config.evaluate_every) < 1:
             raise ValueError("Config: num_epochs, batch_size, num_subjects and evaluate_every must be at least 1")
+        if config.loss == "f1" and (config.decoder, config.selection) != ("pointer", "teacher"):
+            raise ValueError("Config: loss 'f1' is for the decoder 'pointer' with the selection 'teacher'")
         if not 0 <= config.swap <= 1:
             raise ValueError(f"Config: swap must be in [0, 1]; got {config.swap}")
         if not 0 < config.threshold < 1:
@@ -391,7 +269,7 @@ class Trainer:
         self.num_steps = config.num_epochs * self.steps_per_epoch
         rising = max(1, round(config.warmup * self.steps_per_epoch))
         settings = config.learning_rate, config.encoder_rate, config.weight_decay, config.clip, config.ema
-        self.setup = Setup(self.sizes, settings, (rising, self.num_steps))
+        self.setup = Setup(self.sizes, settings, config.loss, (rising, self.num_steps))
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """The arrays of a step."""
@@ -453,11 +331,28 @@ class Trainer:
 
     def initial_state(self) -> TrainState:
         """Nothing trained but what is pretrained."""
-        begin = jax.jit(model.initial, static_argnums=1)
-        parameters = begin(jax.random.key(self.config.seed), self.sizes, self.pretrained)
+        if self.config.start is None:
+            begin = jax.jit(model.initial, static_argnums=1)
+            parameters = begin(jax.random.key(self.config.seed), self.sizes, self.pretrained)
+        else:
+            parameters = self.started(self.config.start)
         optimizer = make_optimizer(self.setup).init(parameters)
-        state = TrainState(parameters, optimizer, parameters, parameters, jnp.array(-1.0), jnp.array(0))
+        # F1 is taken around these: at first those of a model that finds half of what there is, and as much that is not.
+        true = float(np.mean([len(placed.triples) for placed in self.train.placed]))
+        means = {"both": jnp.array(0.5 * true), "decided": jnp.array(true), "true": jnp.array(true)}
+        nothing = jnp.array(-1.0), jnp.array(0)
+        state = TrainState(parameters, optimizer, parameters, parameters, *nothing, means)
         return jax.tree.map(jnp.copy, state)  # so that no two parts share memory, which a step gives up
+
+    def started(self, directory: Path) -> Any:
+        """The weights of a trained model, if it is one like this."""
+        found = model.load(directory)
+        if (found.sizes, found.predicates) != (self.sizes, self.reader.extractor.predicates):
+            raise ValueError(f"start: the model of {directory} has other sizes or predicates than this run")
+        own, other = self.reader.extractor.reader, found.reader
+        if isinstance(own, Vocabulary) and own != other:
+            raise ValueError(f"start: the model of {directory} has another vocabulary than this run")
+        return found.parameters
 
     def extractor(self, parameters: Any, thresholds: tuple[float, float]) -> Extractor:
         """What is saved."""

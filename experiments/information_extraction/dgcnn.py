@@ -39,14 +39,16 @@ def dense(key: jax.Array, num_inputs: int, num_outputs: int, bias: float = 0.0) 
     return Linear(weight, jnp.full((num_outputs,), bias))
 
 
-def initial(key: jax.Array, *, num_units: int, num_pieces: int, num_words: int, dim: int) -> Encoder:
+def initial(
+    key: jax.Array, *, num_units: int, num_pieces: int, num_words: int, dim: int, num_layers: int = len(DILATIONS)
+) -> Encoder:
     """Random tables and convolutions; positions are 0."""
     keys = jax.random.split(key, 4)
     units, pieces, words = (
         0.05 * jax.random.normal(k, (rows, dim))
         for k, rows in zip(keys[:3], (num_units, num_pieces, num_words), strict=True)
     )
-    layers = jax.vmap(lambda k: dense(k, 3 * dim, 2 * dim))(jax.random.split(keys[3], len(DILATIONS)))
+    layers = jax.vmap(lambda k: dense(k, 3 * dim, 2 * dim))(jax.random.split(keys[3], num_layers))
     return Encoder(units, pieces, words, jnp.zeros((NUM_POSITIONS, dim)), layers)
 
 
@@ -95,11 +97,11 @@ def encode(
       rate: share of the features of the input that is dropped.
       gate_rate: share of the gates that is dropped, that is, half open.
     """
-    mask = batch["mask"][..., None]
-    seeds: Any = None if key is None else jax.random.bits(key, (len(DILATIONS) + 1, 2), jnp.uint32)
+    mask, num_layers = batch["mask"][..., None], len(encoder.convolutions.weight)
+    seeds: Any = None if key is None else jax.random.bits(key, (num_layers + 1, 2), jnp.uint32)
     x = embed(encoder, batch)
     x = jnp.where(mask, x if seeds is None else dropout(seeds[-1], x, rate), 0)
-    for number, dilation in enumerate(DILATIONS):
+    for number, dilation in enumerate(DILATIONS[:num_layers]):
         weights = Linear(encoder.convolutions.weight[number], encoder.convolutions.bias[number])
         gate, new = jnp.split(linear(weights, around(x, dilation)), 2, -1)
         gate = jax.nn.sigmoid(gate if seeds is None else dropout(seeds[number], gate, gate_rate))

@@ -40,6 +40,7 @@ class Sizes:
     decoder: Literal["pointer", "global"] = "pointer"
     options: pointer.Options = field(default_factory=pointer.Options)
     dim: int = 128
+    num_layers: int = len(dgcnn.DILATIONS)
     num_units: int = 2
     num_words: int = 2
     dropout: float = 0.25
@@ -52,6 +53,8 @@ class Sizes:
             raise ValueError("Sizes: selection 'straight_through' needs condition 'norm', which has features of ends")
         if (self.encoder == "bert") != (self.pretrained is not None):
             raise ValueError("Sizes: pretrained must be given for the encoder 'bert' alone")
+        if not 1 <= self.num_layers <= len(dgcnn.DILATIONS):
+            raise ValueError(f"Sizes: num_layers must be 1 to {len(dgcnn.DILATIONS)}; got {self.num_layers}")
         for name in ("dropout", "unit_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Sizes: {name} must be in [0, 1); got {getattr(self, name)}")
@@ -70,6 +73,7 @@ def initial(key: jax.Array, sizes: Sizes, pretrained: bert.Encoder | None = None
         dim = sizes.pretrained.hidden_dim
     else:
         counts = {"num_units": sizes.num_units, "num_words": sizes.num_words, "num_pieces": units.NUM_BUCKETS}
+        counts |= {"num_layers": sizes.num_layers}
         encoder, dim = dgcnn.initial(encoder_key, dim=sizes.dim, **counts), sizes.dim
     if sizes.decoder == "global":
         decoder = global_pointer.initial(decoder_key, dim, sizes.num_predicates)

@@ -68,6 +68,8 @@ class Config:
     """Whether predicates are words of the text rather than names from a list."""
     dim: int = 128
     """Features of a unit in the convolutional encoder."""
+    num_layers: int = 12
+    """Convolutions of that encoder."""
     num_epochs: int = 40
     """Passes through the texts."""
     batch_size: int = 32
@@ -106,6 +108,7 @@ class Config:
 
 TINY: dict[str, Any] = {
     "dim": 32,
+    "num_layers": 3,
     "batch_size": 16,
     "max_length": 32,
     "learning_rate": 5e-3,
@@ -308,7 +311,8 @@ class Trainer:
         if config.encoder == "dgcnn":
             vocabulary = Vocabulary.of(self.split.train)
             counts = {"num_units": len(vocabulary.units) + 2, "num_words": len(vocabulary.words) + 2}
-            return vocabulary, None, counts | {"dim": config.dim, "unit_dropout": config.unit_dropout}
+            sizes = {"dim": config.dim, "num_layers": config.num_layers, "unit_dropout": config.unit_dropout}
+            return vocabulary, None, counts | sizes
         directory = config.model
         found = importlib.util.find_spec(SMALL_MODEL[0])
         if directory is None and not config.tiny and found is not None and found.origin is not None:

@@ -214,6 +214,14 @@ def f1_of(truths: list[Truth], found: list[list[Mention]]) -> float:
     return 2 * both / max(taken + true, 1)
 
 
+def copied(tree: Any) -> Any:
+    """Arrays of their own, for a step gives up the memory of its state, and of the types that a step gives back.
+
+    (A constant of Python's has a weak type, which would have a step compiled once more after the first.)
+    """
+    return jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), tree)
+
+
 class Trainer:
     """The parts of a run that do not change: texts, names, sizes.
 
@@ -340,13 +348,13 @@ class Trainer:
             parameters = begin(jax.random.key(self.config.seed), self.sizes, self.pretrained)
         else:
             parameters = self.started(self.config.start)
-        optimizer = make_optimizer(self.setup).init(parameters)
+        optimizer = jax.jit(make_optimizer(self.setup).init)(parameters)
         # F1 is taken around these: at first those of a model that finds half of what there is, and as much that is not.
         true = float(np.mean([len(placed.triples) for placed in self.train.placed]))
         means = {"both": jnp.array(0.5 * true), "decided": jnp.array(true), "true": jnp.array(true)}
         nothing = jnp.array(-1.0), jnp.array(0)
         state = TrainState(parameters, optimizer, parameters, parameters, *nothing, means)
-        return jax.tree.map(jnp.copy, state)  # so that no two parts share memory, which a step gives up
+        return copied(state)
 
     def started(self, directory: Path) -> Any:
         """The weights of a trained model, if it is one like this."""
@@ -368,7 +376,7 @@ def after_evaluation(state: TrainState, epoch: int, score: float) -> TrainState:
     """Keeps the average if it is better than all before."""
     if score <= float(state.best_score):
         return state
-    best = jax.tree.map(jnp.copy, state.average)
+    best = copied(state.average)
     changed = jnp.full_like(state.best_score, score), jnp.full_like(state.best_epoch, epoch)
     return state._replace(best=best, best_score=changed[0], best_epoch=changed[1])
 

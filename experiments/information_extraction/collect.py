@@ -43,7 +43,7 @@ def collect(config: Collection) -> dict[str, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
-    precision_recall(figure.subplots(), {name: found[0] for name, found in groups.items()})
+    precision_recall(figure.subplots(), {name: found[0]["test"] for name, found in groups.items()})
     save_figure(config.out / f"{config.name}.png", figure)
     return {name: {key: mean_of(found, *path) for key, path in MEASURES.items()} for name, found in groups.items()}
 

@@ -171,6 +171,16 @@ def make_optimizer(setup: Setup) -> optax.GradientTransformation:
     )
 
 
+# Compiled once in a process, also for several runs.
+initial_parameters = jax.jit(model.initial, static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnames="setup")
+def initial_optimizer(parameters: Any, *, setup: Setup) -> Any:
+    """The optimizer's state before the first step."""
+    return make_optimizer(setup).init(parameters)
+
+
 def loss_fn(
     parameters: Any, batch: dict[str, jax.Array], key: jax.Array, means: soft_f1.Means, setup: Setup
 ) -> tuple[jax.Array, soft_f1.Means]:
@@ -344,11 +354,10 @@ class Trainer:
     def initial_state(self) -> TrainState:
         """Nothing trained but what is pretrained."""
         if self.config.start is None:
-            begin = jax.jit(model.initial, static_argnums=1)
-            parameters = begin(jax.random.key(self.config.seed), self.sizes, self.pretrained)
+            parameters = initial_parameters(jax.random.key(self.config.seed), self.sizes, self.pretrained)
         else:
             parameters = self.started(self.config.start)
-        optimizer = jax.jit(make_optimizer(self.setup).init)(parameters)
+        optimizer = initial_optimizer(parameters, setup=self.setup)
         # F1 is taken around these: at first those of a model that finds half of what there is, and as much that is not.
         true = float(np.mean([len(placed.triples) for placed in self.train.placed]))
         means = {"both": jnp.array(0.5 * true), "decided": jnp.array(true), "true": jnp.array(true)}

@@ -1,0 +1,1 @@
+"""Triples (subject, predicate, object) out of text: see README.md."""

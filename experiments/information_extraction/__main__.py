@@ -1,0 +1,42 @@
+"""``python -m experiments.information_extraction train | predict | compare | collect``: see README.md."""
+
+import json
+import sys
+
+import tyro
+
+from experiments.bert.bundle import CheckpointError
+from experiments.bert.memory import keep_freed_memory
+from experiments.bert.tokens import TokenError
+from experiments.information_extraction.collect import Collection, collect
+from experiments.information_extraction.compare import Comparison, compare
+from experiments.information_extraction.data import DataError
+from experiments.information_extraction.predict import Prediction, predict
+from experiments.information_extraction.train import Config, main
+from experiments.runs import RunError
+
+VERBS = {
+    "train": (Config, main),
+    "predict": (Prediction, predict),
+    "compare": (Comparison, compare),
+    "collect": (Collection, collect),
+}
+
+
+def run() -> None:
+    """Runs one verb; what ``predict`` says beside its triples goes to standard error."""
+    config = tyro.extras.subcommand_cli_from_dict({name: settings for name, (settings, _) in VERBS.items()})
+    keep_freed_memory()
+    function = next(function for settings, function in VERBS.values() if type(config) is settings)
+    try:
+        result = function(config)
+    except (CheckpointError, DataError, RunError, TokenError, ValueError) as error:
+        sys.exit(str(error))
+    if function is predict:
+        print(json.dumps(result), file=sys.stderr)
+    elif function is collect:
+        print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,109 @@
+"""Do our own primitives help? Runs of several seeds that differ in one setting, and the differences with their errors.
+
+f1          a trained model, trained further: by cross entropy, or by the smoothed, linearised F1 of triples
+selection   subjects to train on: those of the text, or the model's own by straight-through gradients
+gates       with and without the probabilities of a boundary and of a predicate to occur
+prior       with and without the look-up of the training's triples as an input
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rich
+
+from experiments.information_extraction.train import Config, main
+from experiments.runs import write_atomically
+
+#: What differs; the first is what the others are compared with.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "f1": {"entropy": {"loss": "entropy"}, "f1": {"loss": "f1"}},
+    "selection": {
+        "teacher": {"condition": "norm"},
+        "straight_through": {"condition": "norm", "selection": "straight_through"},
+    },
+    "gates": {"without": {}, "with": {"gates": True}},
+    "prior": {"without": {}, "with": {"prior": True}},
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Settings of a comparison."""
+
+    out: Path = Path("runs/extraction-compare")
+    """Directory of all runs; the same command goes on where it was killed."""
+    name: Literal["f1", "selection", "gates", "prior"] = "f1"
+    """What is compared."""
+    num_seeds: int = 10
+    """Runs of each kind."""
+    further_epochs: int = 6
+    """Of the further training of the comparison f1."""
+    further_rate: float = 2e-4
+    """Its learning rate."""
+    base: Config = field(default_factory=Config)
+    """What all runs have in common."""
+
+
+def result_of(config: Config) -> dict[str, Any]:
+    """The result of a run, which is made unless it is there."""
+    if not (config.out / "result.json").is_file():
+        main(config)
+    return json.loads((config.out / "result.json").read_text())
+
+
+def compare(config: Comparison) -> dict[str, Any]:
+    """Makes all runs; returns F1 of each, means with standard errors, and the paired differences."""
+    if config.num_seeds < 2:
+        raise ValueError(f"compare: num_seeds must be at least 2; got {config.num_seeds}")
+    variants = VARIANTS[config.name]
+    scores: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
+    for seed in range(config.num_seeds):
+        begin = dataclasses.replace(config.base, seed=seed, out=config.out / f"begin-{seed}")
+        if config.name == "f1":
+            begun = result_of(begin)
+            scores.setdefault("begin", {})
+            add(scores["begin"], begun)
+        for name, changes in variants.items():
+            changed = dataclasses.replace(config.base, seed=seed, out=config.out / f"{name}-{seed}", **changes)
+            if config.name == "f1":
+                further = {
+                    "num_epochs": config.further_epochs,
+                    "learning_rate": config.further_rate,
+                    "evaluate_every": 1,
+                }
+                changed = dataclasses.replace(changed, start=begin.out / "model", **further)
+            add(scores[name], result_of(changed))
+    first, *others = variants
+    result = {
+        "name": config.name,
+        "seeds": config.num_seeds,
+        "scores": scores,
+        "means": {name: {key: with_error(values) for key, values in found.items()} for name, found in scores.items()},
+        "differences": {
+            f"{name} - {first}": {
+                key: with_error(list(np.subtract(scores[name][key], scores[first][key]))) for key in scores[name]
+            }
+            for name in others
+        },
+    }
+    write_atomically(config.out / f"{config.name}.json", (json.dumps(result, indent=1) + "\n").encode())
+    rich.print(result["means"], result["differences"])
+    return result
+
+
+def add(scores: dict[str, list[float]], result: dict[str, Any]) -> None:
+    """Adds what a run reports."""
+    for part in ("valid", "test"):
+        of_part = result[part]["string"]
+        scores.setdefault(f"{part}_f1", []).append(of_part["all"]["f1"])
+        scores.setdefault(f"{part}_unseen_f1", []).append(of_part["unseen"]["f1"])
+        scores.setdefault(f"{part}_f1_at_half", []).append(result[part]["f1_at_half"])
+
+
+def with_error(values: list[float]) -> tuple[float, float]:
+    """Mean and standard error."""
+    return float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))

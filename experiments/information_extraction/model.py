@@ -1,0 +1,266 @@
+"""An extractor: encoder and decoder by name, as functions of one parameter pytree, and its files.
+
+hidden = features(parameters, batch, sizes)             # [b, t, d]; with a key, dropout is on
+losses(parameters, batch, key, sizes)                   # [b]
+for row, found in candidates(parameters, batch, sizes)  # triples at any threshold, without the model
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from experiments.bert import model as bert
+from experiments.bert import tokens
+from experiments.information_extraction import dgcnn, global_pointer, pointer, units
+from experiments.information_extraction.candidates import Candidates
+from experiments.information_extraction.data import DataError
+from experiments.information_extraction.prior import Table
+from experiments.information_extraction.units import Encode, Vocabulary
+
+#: Below this probability no candidates are kept.
+LOW = 0.1
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the weights do not tell; hashable."""
+
+    num_predicates: int
+    encoder: Literal["dgcnn", "bert"] = "dgcnn"
+    decoder: Literal["pointer", "global"] = "pointer"
+    options: pointer.Options = field(default_factory=pointer.Options)
+    dim: int = 128
+    num_layers: int = len(dgcnn.DILATIONS)
+    num_units: int = 2
+    num_words: int = 2
+    dropout: float = 0.25
+    unit_dropout: float = 0.0
+    """Share of units that are taken for unknown ones in training; for the convolutional encoder."""
+    pretrained: bert.Config | None = None
+
+    def __post_init__(self):
+        if self.options.selection == "straight_through" and self.options.condition != "norm":
+            raise ValueError("Sizes: selection 'straight_through' needs condition 'norm', which has features of ends")
+        if (self.encoder == "bert") != (self.pretrained is not None):
+            raise ValueError("Sizes: pretrained must be given for the encoder 'bert' alone")
+        if not 1 <= self.num_layers <= len(dgcnn.DILATIONS):
+            raise ValueError(f"Sizes: num_layers must be 1 to {len(dgcnn.DILATIONS)}; got {self.num_layers}")
+        for name in ("dropout", "unit_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"Sizes: {name} must be in [0, 1); got {getattr(self, name)}")
+
+    @property
+    def max_length(self) -> int:
+        """The most units of a text."""
+        return dgcnn.NUM_POSITIONS if self.pretrained is None else self.pretrained.max_length
+
+
+def initial(key: jax.Array, sizes: Sizes, pretrained: bert.Encoder | None = None) -> dict[str, Any]:
+    """Random weights; those of the encoder may be given."""
+    encoder_key, decoder_key = jax.random.split(key)
+    if sizes.pretrained is not None:
+        encoder: Any = bert.initial(encoder_key, sizes.pretrained).encoder if pretrained is None else pretrained
+        dim = sizes.pretrained.hidden_dim
+    else:
+        counts = {"num_units": sizes.num_units, "num_words": sizes.num_words, "num_pieces": units.NUM_BUCKETS}
+        counts |= {"num_layers": sizes.num_layers}
+        encoder, dim = dgcnn.initial(encoder_key, dim=sizes.dim, **counts), sizes.dim
+    if sizes.decoder == "global":
+        decoder = global_pointer.initial(decoder_key, dim, sizes.num_predicates)
+    else:
+        decoder = pointer.initial(decoder_key, dim, sizes.num_predicates, sizes.options)
+    return {"encoder": encoder, "decoder": decoder}
+
+
+def features(
+    parameters: dict[str, Any], batch: dict[str, jax.Array], sizes: Sizes, key: jax.Array | None = None
+) -> jax.Array:
+    """The encoder's features of a batch, [b, t, d]; with dropout if there is a key."""
+    if sizes.pretrained is not None:
+        return bert.encode(parameters["encoder"], batch["ids"], batch["mask"], config=sizes.pretrained, key=key)
+    if key is None:
+        return dgcnn.encode(parameters["encoder"], batch)
+    unit_key, key = jax.random.split(key)
+    if sizes.unit_dropout:
+        lost = jax.random.bernoulli(unit_key, sizes.unit_dropout, batch["ids"].shape)
+        batch = batch | {"ids": jnp.where(lost, units.UNKNOWN, batch["ids"])}
+    return dgcnn.encode(parameters["encoder"], batch, key=key, rate=sizes.dropout)
+
+
+def losses(parameters: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array, sizes: Sizes) -> jax.Array:
+    """The loss of each text, summed over its units."""
+    dropout_key, draw_key = jax.random.split(key)
+    hidden = features(parameters, batch, sizes, dropout_key)
+    if sizes.decoder == "global":
+        return global_pointer.losses(parameters["decoder"], hidden, batch, sizes.num_predicates)
+    return pointer.losses(parameters["decoder"], hidden, batch, draw_key, sizes.num_predicates, sizes.options)
+
+
+@functools.partial(jax.jit, static_argnames="sizes")
+def first_stage(parameters: dict[str, Any], batch: dict[str, jax.Array], *, sizes: Sizes) -> Any:
+    """Features, and probabilities of the bounds of subjects; or all scores of the global pointer."""
+    hidden = features(parameters, batch, sizes)
+    if sizes.decoder == "global":
+        return {part: global_pointer.scores(parameters["decoder"], hidden, part) for part in global_pointer.PARTS}
+    logits = pointer.subject_logits(parameters["decoder"], hidden, batch, sizes.options)
+    return hidden, jax.nn.sigmoid(logits)
+
+
+@functools.partial(jax.jit, static_argnames="sizes")
+def second_stage(
+    parameters: dict[str, Any], hidden: jax.Array, batch: dict[str, jax.Array], subjects: jax.Array, *, sizes: Sizes
+) -> jax.Array:
+    """Probabilities of the bounds of objects of some subjects [b, k, 2], [b, k, t, predicates, 2]."""
+    logits = pointer.object_logits(parameters["decoder"], hidden, batch, subjects, sizes.options)
+    return jax.nn.sigmoid(logits)
+
+
+def candidates(
+    parameters: dict[str, Any], batch: dict[str, np.ndarray], sizes: Sizes, low: float = LOW
+) -> Iterator[Candidates]:
+    """The triples that each text of a batch may have; two compiled programs for a whole batch.
+
+    Args:
+      parameters: of ``initial``.
+      batch: as for ``losses``, and "inside".
+      sizes: of the model.
+      low: the lowest threshold that will be asked for.
+    """
+    inside = batch["inside"]
+    arrays = {name: jnp.asarray(batch[name]) for name in ("ids", "pieces", "words", "mask", "prior")}
+    first = first_stage(parameters, arrays, sizes=sizes)
+    if sizes.decoder == "global":
+        scores = {part: np.asarray(value) for part, value in first.items()}
+        for row in range(len(inside)):
+            yield global_pointer.candidates({part: value[row] for part, value in scores.items()}, inside[row], low)
+        return
+    hidden, probabilities = first[0], np.asarray(first[1])
+    spans = [pointer.subject_candidates(p, i, low) for p, i in zip(probabilities, inside, strict=True)]
+    found: list[list[np.ndarray]] = [[] for _ in spans]
+    for start in range(0, max(map(len, spans)), pointer.AT_ONCE):
+        subjects = np.zeros((len(spans), pointer.AT_ONCE, 2), np.int32)
+        for row, of_row in enumerate(spans):
+            for place, (begin, end, _) in enumerate(of_row[start : start + pointer.AT_ONCE]):
+                subjects[row, place] = begin, end
+        objects = np.asarray(second_stage(parameters, hidden, arrays, jnp.asarray(subjects), sizes=sizes))
+        for row, of_row in enumerate(spans):
+            found[row] += [*objects[row, : max(0, min(pointer.AT_ONCE, len(of_row) - start))]]
+    for row, of_row in enumerate(spans):
+        stacked = np.array(found[row]) if of_row else np.zeros((0, *inside.shape[1:], sizes.num_predicates, 2))
+        yield pointer.object_candidates(of_row, stacked, inside[row], low)
+
+
+class Extractor(NamedTuple):
+    """A trained model with all that it needs to read texts."""
+
+    sizes: Sizes
+    parameters: dict[str, Any]
+    predicates: tuple[str, ...]
+    reader: Vocabulary | tokens.Tokenizer
+    prior: Table | None
+    open_predicates: bool
+    """Whether triples are made of pairs (``data.PAIRS``)."""
+    thresholds: tuple[float, float]
+    """Of subjects and of objects."""
+    max_length: int
+
+    def encoder(self) -> Encode:
+        """What makes rows of texts."""
+        if isinstance(self.reader, Vocabulary):
+            return self.reader.encoder(self.max_length)
+        return units.bert_encoder(self.reader, self.max_length)
+
+
+def flat(parameters: Any) -> dict[str, np.ndarray]:
+    """Arrays by the path to them."""
+    leaves = jax.tree_util.tree_leaves_with_path(parameters)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
+def save(directory: Path, extractor: Extractor) -> None:
+    """Writes ``extractor.json``, ``weights.safetensors``, the vocabulary or tokenizer, and the prior."""
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(flat(extractor.parameters), directory / "weights.safetensors")
+    settings = {
+        "sizes": dataclasses.asdict(extractor.sizes) | {"options": extractor.sizes.options._asdict()},
+        "predicates": extractor.predicates,
+        "open_predicates": extractor.open_predicates,
+        "thresholds": extractor.thresholds,
+        "max_length": extractor.max_length,
+    }
+    if isinstance(extractor.reader, Vocabulary):
+        extractor.reader.save(directory / "vocabulary.json")
+    else:
+        extractor.reader.save(directory)
+    if extractor.prior is not None:
+        entries = [[*pair, counts] for pair, counts in extractor.prior.counts.items()]
+        (directory / "prior.json").write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
+    (directory / "extractor.json").write_text(
+        json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+
+
+def load(directory: Path) -> Extractor:
+    """Reads what ``save`` wrote.
+
+    Raises:
+      DataError: if a file is missing, or they do not belong together.
+    """
+    try:
+        settings = json.loads((directory / "extractor.json").read_text(encoding="utf-8"))
+        arrays = load_file(directory / "weights.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"{directory} has no extractor: {error}") from error
+    found = settings["sizes"]
+    options = found["options"] | {"powers": tuple(found["options"]["powers"])}
+    of_bert = None if found["pretrained"] is None else bert.Config(**found["pretrained"])
+    sizes = Sizes(**found | {"options": pointer.Options(**options), "pretrained": of_bert})
+    shapes = jax.eval_shape(lambda: initial(jax.random.key(0), sizes))
+    wanted, names = flat_shapes(shapes), {name: value.shape for name, value in arrays.items()}
+    if wanted != names:
+        wrong = sorted(name for name in wanted | names if wanted.get(name) != names.get(name))
+        raise DataError(f"{directory}: weights.safetensors does not fit extractor.json: {', '.join(wrong)}")
+    leaves, structure = jax.tree_util.tree_flatten(shapes)
+    parameters = jax.tree_util.tree_unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
+    del leaves
+    if sizes.pretrained is None:
+        reader: Any = Vocabulary.load(directory / "vocabulary.json")
+        for name, size, rows in (
+            ("units", len(reader.units), sizes.num_units),
+            ("words", len(reader.words), sizes.num_words),
+        ):
+            if size + 2 != rows:
+                raise DataError(f"{directory}: vocabulary.json has {size} {name}; the weights are for {rows - 2}")
+    else:
+        reader = tokens.load(directory)
+        if reader.size > sizes.pretrained.vocabulary_size:
+            raise DataError(
+                f"{directory}: the tokenizer has {reader.size} tokens; the weights {sizes.pretrained.vocabulary_size}"
+            )
+    prior = None
+    if sizes.options.prior:
+        try:
+            entries = json.loads((directory / "prior.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{directory}/prior.json: {error}") from error
+        names_of = frozenset(name for subject, thing, _ in entries for name in (subject, thing))
+        prior = Table({(subject, thing): counts for subject, thing, counts in entries}, names_of)
+    others = {name: settings[name] for name in ("open_predicates", "max_length")}
+    thresholds = tuple(settings["thresholds"])
+    return Extractor(sizes, parameters, tuple(settings["predicates"]), reader, prior, thresholds=thresholds, **others)
+
+
+def flat_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by path, in the order of the leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(shapes)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape for path, leaf in leaves}

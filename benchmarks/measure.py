@@ -33,7 +33,7 @@ TUNING_DRAWS = 512
 #: Gradient steps in one timed call, so that the call itself does not count.
 TIMED_STEPS = 64
 #: Upper bound for the timing of one estimator.
-SECONDS_OF_TIMING = 1.0
+SECONDS_OF_TIMING = 0.5
 
 #: One gradient for each key: ``gradients_at(keys [n]) -> [n, d]``.
 GradientsAt: TypeAlias = Callable[[PRNGKeyArray], Float[Array, "n d"]]

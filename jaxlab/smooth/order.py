@@ -11,7 +11,7 @@ from jaxlab._sorting import argsort
 from jaxlab.smooth._common import in_unit, last, over
 from jaxlab.smooth.isotonic import blocks, means_of_blocks, nondecreasing_fit
 
-__all__ = ["ascending_of", "pairwise_rank", "rank", "sort", "spearman"]
+__all__ = ["pairwise_rank", "rank", "sort", "spearman"]
 
 
 def ascending_of(

@@ -1,8 +1,6 @@
-"""Checkpoints, vocabularies and labelled texts: read as they are, and refused in words when something is wrong."""
+"""Checkpoints: read as they are, and refused in words when something is wrong."""
 
 import dataclasses
-import json
-import shutil
 import struct
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from experiments.bert import bundle, data, model, tokens, weights
+from experiments.bert import bundle, model, weights
 from experiments.bert.bundle import Bundle, CheckpointError
 from experiments.bert.checksum import crc32c, masked
 
@@ -241,163 +239,3 @@ def test_one_error_names_all_that_does_not_fit(tmp_path):
         weights.load(tmp_path)
     with pytest.raises(CheckpointError, match=r"neither config\.json nor bert_config\.json"):
         weights.load(tmp_path / "nothing")
-
-
-VOCABULARY = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "爱",
-    "北",
-    "京",
-    "the",
-    "##s",
-    "cat",
-    "0",
-    ".",
-    "880",
-    "##7",
-]
-
-
-@pytest.fixture
-def vocabulary(tmp_path):
-    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    return tmp_path
-
-
-def test_offsets_are_those_of_the_text(vocabulary):
-    """Chinese characters one by one, unknown ones too; capitals, accents and digits stand as they were."""
-    tokenizer = tokens.load(vocabulary)
-    text = "The CATS爱北京箓 0.8807 thé"
-    found = tokenizer.encode(text)
-    cut = [text[start:end] for start, end in found.offsets]
-    assert cut == ["", "The", "CAT", "S", "爱", "北", "京", "箓", "0", ".", "880", "7", "thé", ""]
-    assert [VOCABULARY[number] for number in found.ids][7:9] == ["[UNK]", "0"]
-    first, last = found.span(text.index("0.8807"), text.index("0.8807") + 6)
-    assert text[found.offsets[first][0] : found.offsets[last][1]] == "0.8807"
-    assert found.span(4, 6) is None, "within a token"
-    short = tokenizer.encode(text, max_length=5)
-    assert (len(short.ids), short.truncated, short.span(18, 24)) == (5, True, None)
-    assert not tokenizer.encode(text).truncated, "a length is asked for anew each time"
-    assert tokenizer.encode("").ids == [2, 3]
-    pair = tokenizer.encode("the cat", "北京")
-    assert pair.types == [0, 0, 0, 0, 1, 1, 1]
-    batch = tokenizer.batch([found, pair])
-    assert batch.ids.shape == (2, 14)
-    assert batch.mask.sum(1).tolist() == [14, 7]
-
-
-def test_a_saved_tokenizer_is_the_same_and_what_is_baked_in_is_switched_off(vocabulary, tmp_path):
-    tokenizer = tokens.load(vocabulary)
-    saved = tmp_path / "saved"
-    saved.mkdir()
-    tokenizer.save(saved)
-    state = json.loads((saved / "tokenizer.json").read_text())
-    state["truncation"] = {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
-    fixed = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None}
-    state["padding"] = fixed | {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
-    (saved / "tokenizer.json").write_text(json.dumps(state))
-    text = "the cats 爱 the cat"
-    assert tokens.load(saved).encode(text) == tokenizer.encode(text)
-    assert (saved / "vocab.txt").read_text().split() == VOCABULARY
-
-
-def test_a_smaller_vocabulary_gives_the_same_features(vocabulary):
-    tokenizer = tokens.load(vocabulary)
-    config = dataclasses.replace(CONFIG, vocabulary_size=len(VOCABULARY))
-    parameters = initial(config)
-    chosen = [name for name in VOCABULARY if name not in ("0", "880", "##7", "[MASK]")]
-    numbers = [VOCABULARY.index(name) for name in chosen]
-    fewer_config, fewer = weights.keep_tokens(config, parameters, numbers)
-    text = "the cats 爱北"
-    results = []
-    for cut, sizes, values in ((tokenizer, config, parameters), (tokenizer.keep(chosen), fewer_config, fewer)):
-        batch = cut.batch([cut.encode(text)])
-        results.append(model.encode(values.encoder, batch.ids, batch.mask, config=sizes))
-    np.testing.assert_array_equal(*results)
-    assert fewer_config.vocabulary_size == 11
-    with pytest.raises(ValueError, match="numbers must differ"):
-        weights.keep_tokens(config, parameters, [1, 1])
-    with pytest.raises(ValueError, match="from 0 to 14"):
-        weights.keep_tokens(config, parameters, [15])
-    with pytest.raises(tokens.TokenError, match=r"has no \[UNK\]"):
-        tokenizer.keep(["[PAD]", "[CLS]", "[SEP]"])
-
-
-def test_vocabularies_that_cannot_be_used(tmp_path):
-    path = tmp_path / "vocab.txt"
-    for content, message in (
-        (b"[PAD]\n[UNK]\n[CLS]\nx\n", r"has no \[SEP\]"),
-        (b"[PAD]\nx\ny\nx\n", "line 4 has 'x' again, which line 2 has"),
-        ("北京".encode("gbk"), "can't decode byte"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(tokens.TokenError, match=message):
-            tokens.load(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(tokens.TokenError, match=r"tokenizer\.json: "):
-        tokens.load(tmp_path)
-    with pytest.raises(tokens.TokenError, match=r"neither tokenizer\.json nor vocab\.txt"):
-        tokens.load(tmp_path / "nothing")
-
-
-def test_lines_that_cannot_be_used_are_left_out_and_listed(tmp_path):
-    path = tmp_path / "some.tsv"
-    path.write_bytes("\ufeffgood film\t1\n\nno label\n \t0\nbad film\t\n".encode() + b"caf\xe9\t1\nfine\tsecond\t0\r\n")
-    examples, problems = data.read(path, "classification")
-    assert [(e.line, e.text, e.second, e.labels) for e in examples] == [
-        (1, "good film", None, ("1",)),
-        (7, "fine", "second", ("0",)),
-    ]
-    assert [problem.line for problem in problems] == [2, 3, 4, 5, 6]
-    assert [problem.reason for problem in problems] == [
-        "empty",
-        "1 fields; allowed: text, label, or text, text, label",
-        "text is empty",
-        "label is empty",
-        "not UTF-8 from byte 3 on",
-    ]
-    path.write_text("id\tsentence\tlabel\n1\tgood film\tx\n2\tfilm\n")
-    examples, problems = data.read(path, "classification")
-    assert (examples[0].text, examples[0].labels) == ("good film", ("x",))
-    assert problems == [(3, "2 fields; the header has 3")]
-
-
-def test_json_lines(tmp_path):
-    path = tmp_path / "some.jsonl"
-    lines = [
-        {"text": "good", "label": 1},
-        {"text": "good"},
-        {"text": 5, "label": "x"},
-        {"text": "good", "label": None},
-    ]
-    path.write_text("\n".join([*map(json.dumps, lines), "{", "[]"]))
-    examples, problems = data.read(path, "classification")
-    assert [e.labels for e in examples] == [("1",)]
-    expected = [
-        "no 'label'",
-        "text must be text; got int",
-        "label must be text or a whole number; got None",
-        "not JSON",
-    ]
-    for problem, reason in zip(problems, expected, strict=False):
-        assert problem.reason.startswith(reason)
-    assert len(problems) == 5
-    path.write_text('{"text": "a cat", "spans": [[2, 5, "x"]]}\n{"text": "a cat", "spans": [[2, 6, "x"]]}')
-    examples, problems = data.read(path, "spans")
-    assert examples[0].spans == ((2, 5, "x"),)
-    assert problems == [(2, "span 2 to 6 is not within the 5 characters of the text")]
-    path.write_text('{"tokens": ["a", "cat"], "labels": ["D", "N"]}\n{"tokens": ["a"], "labels": []}')
-    examples, problems = data.read(path, "tokens")
-    assert examples[0].spans == ((0, 1, "D"), (2, 5, "N"))
-    assert problems == [(2, "1 tokens and 0 labels")]
-    with pytest.raises(data.DataError, match=r"no line can be used as an example of spans; line 1: no 'text'"):
-        data.read(path, "spans")
-    shutil.copy(path, tmp_path / "some.csv")
-    with pytest.raises(data.DataError, match=r"the name must end in .tsv or .jsonl"):
-        data.read(tmp_path / "some.csv", "tokens")
-    with pytest.raises(data.DataError, match="No such file"):
-        data.read(tmp_path / "none.tsv", "classification")

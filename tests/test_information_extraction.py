@@ -11,147 +11,21 @@ import pytest
 from jax import lax
 
 from experiments.information_extraction import (
-    augment,
     candidates,
-    data,
     dgcnn,
     global_pointer,
     model,
     pointer,
     predict,
-    prior,
     protocols,
     report,
     soft_f1,
     train,
     units,
 )
+from experiments.information_extraction.config import Config
 from experiments.information_extraction.data import DataError, Example, Mention
 from experiments.information_extraction.pointer import Options
-from experiments.information_extraction.train import Config
-
-SHAPES = {
-    "duie.jsonl": b'{"text": "Ada wed Bob", "spo_list": [{"subject": "Ada", "predicate": "wed", "object": "Bob"}]}\n',
-    "duie2.jsonl": b'{"text": "Ada wed Bob", "spo_list": [{"subject": "Ada", "predicate": "wed",'
-    b' "object": {"@value": "Bob"}}]}',
-    "prgc.json": b'[{"text": "Ada wed Bob", "triple_list": [["Ada", "wed", "Bob"]]}]',
-    "jointer.json": b'[{"tokens": ["Ada", "wed", "Bob"], "spo_list": [["Ada", "wed", "Bob"]],'
-    b' "spo_details": [[0, 1, "P", "wed", 2, 3, "P"]]}]',
-    "open.json": b'{"Ada wed Bob": [["Ada", "wed", "Bob"]]}',
-    "conll04.txt": b"#doc 1\n0\tAda\tB-P\t['wed']\t[2]\n1\twed\tO\t['N']\t[1]\n2\tBob\tB-P\t['N']\t[2]\n",
-}
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_every_shape_of_files_gives_the_same_triples(name, tmp_path):
-    (tmp_path / name).write_bytes(SHAPES[name])
-    [example], problems = data.read(tmp_path / name)
-    assert (example.text, example.triples, problems) == ("Ada wed Bob", (("Ada", "wed", "Bob"),), [])
-    if name in ("jointer.json", "conll04.txt"):
-        assert example.mentions == (Mention((0, 3), "wed", (8, 11), ("P", "P")),)
-
-
-def test_bad_records_are_counted_with_their_numbers_and_reasons(tmp_path):
-    good = SHAPES["duie.jsonl"]
-    lines = (
-        good + b'\xff\n\n{"text": " "}\n[1]\n{"text": "a", "spo_list": [["a", "b"]]}\n{"text": 1}\nno\n{"tokens": []}\n'
-    )
-    (tmp_path / "bad.jsonl").write_bytes(lines + good.strip())
-    examples, problems = data.read(tmp_path / "bad.jsonl")
-    assert [example.line for example in examples] == [1, 10]
-    assert [(number, reason.split(":")[0]) for number, reason in problems] == [
-        (2, "not UTF-8 from byte 0 on"),
-        (3, "empty"),
-        (4, "text is empty"),
-        (5, "a record must be an object; got list"),
-        (6, "a triple has 2 parts"),
-        (7, "text must be text; got int"),
-        (8, "not JSON"),
-        (9, "tokens must be a list with something in it"),
-    ]
-    (tmp_path / "none.jsonl").write_bytes(b"[]\n1\n")
-    with pytest.raises(DataError, match="no record can be used; 1: a record must be an object; got list"):
-        data.read(tmp_path / "none.jsonl")
-    with pytest.raises(DataError, match=r"must end in \.jsonl, \.json or \.txt"):
-        data.read(
-            tmp_path / "none.jsonl".replace("jsonl", "csv")
-            if (tmp_path / "none.csv").write_text("")
-            else tmp_path / "none.csv"
-        )
-    with pytest.raises(DataError, match="No such file"):
-        data.read(tmp_path / "absent.json")
-    with pytest.raises(DataError, match=r"has no train\.jsonl, train\.json or train\.txt"):
-        data.load(tmp_path, None, None, 0, False)
-
-
-def test_a_relation_of_no_entity_is_a_bad_record(tmp_path):
-    (tmp_path / "a.txt").write_bytes(SHAPES["conll04.txt"] + b"#doc 2\n0\tAda\tO\t['wed']\t[0]\n#doc 3\n0\tAda\n")
-    examples, problems = data.read(tmp_path / "a.txt")
-    assert len(examples) == 1
-    assert problems[0] == (5, "wed of tokens 0 and 0, one of which is in no entity")
-    assert problems[1].line == 7
-
-
-def test_triples_are_found_at_whole_units_and_nearest_to_each_other():
-    """Not where ``text.find`` would find them: "an" within "than", or the first "Rome" of two."""
-    text = "Rome is older than an inn; Eve left Rome"
-    example = Example(1, text, (("Eve", "left", "Rome"), ("an", "a", "Rome"), ("ome", "b", "Eve")), ())
-    places = data.units_of(text)
-    found, lost = data.located(example, {a for a, _ in places}, {b for _, b in places})
-    assert [(m.subject, m.object) for m in found] == [((27, 30), (36, 40)), ((19, 21), (36, 40))]
-    assert lost == ["'ome' of ('ome', 'b', 'Eve') is not in the text as whole units"]
-
-
-def test_units_are_words_numbers_and_chinese_characters():
-    text = "华为5G于2014年 A.C. Köln-x"
-    found = [text[slice(*place)] for place in data.units_of(text)]
-    assert found == ["华", "为", "5", "G", "于", "2014", "年", "A", ".", "C", ".", "Köln", "-", "x"]
-
-
-def test_open_triples_are_pairs_and_come_back():
-    triples = (("a", "p", "b"), ("a", "p", "c"), ("d", "q", "b"))
-    example = data.opened(Example(1, "a p b c d q", triples, ()))
-    assert len(example.triples) == 8  # two triples share a pair
-    assert sorted(data.closed(example.triples)) == sorted(triples)
-    assert data.closed([t for t in example.triples if t != ("d", data.PAIRS[2], "b")]) == sorted(triples[:2])
-
-
-def rows_of(text, *triples, max_length=64):
-    example = Example(1, text, triples, ())
-    vocabulary = units.Vocabulary.of([example, example])
-    return example, vocabulary.encoder(max_length)(example)
-
-
-def test_words_around_characters_and_unknown_units():
-    example = Example(1, "上海人", (), (), None, ((0, 2),))
-    vocabulary = units.Vocabulary.of([example, example])
-    row = vocabulary.encoder(9)(example._replace(text="上海狗"))
-    assert row.ids.tolist()[2] == units.UNKNOWN
-    assert row.words.tolist() == [2, 2, 0]
-    assert row.pieces.shape == (3, units.NUM_PIECES)
-    assert vocabulary.encoder(2)(example).truncated
-
-
-def test_a_prior_does_not_see_what_a_text_alone_has():
-    texts = [(("Ada", "wed", "Bob"),), (("Ada", "wed", "Bob"), ("Bob", "saw", "Eve"))]
-    table = prior.Table.of(texts)
-    _, row = rows_of("Eve saw Ada and Bob")
-    assert table.look_up("Eve saw Ada and Bob", row) == [(2, 2, "wed", 4, 4), (4, 4, "saw", 0, 0)]
-    assert table.look_up("Eve saw Ada and Bob", row, texts[1]) == [(2, 2, "wed", 4, 4)]
-    assert table.look_up("Eve saw Ada and Bob", row, [("Ada", "wed", "Bob")])[0][2] == "wed"
-
-
-def test_swapped_pairs_keep_their_triples():
-    example, row = rows_of("old Ada Lovelace wed Bob", ("Ada Lovelace", "wed", "Bob"), ("Ada Lovelace", "is", "old"))
-    mentions = units.placed(example, row, {"wed": 0, "is": 1}).mentions
-    changed = augment.swapped(
-        example, mentions, {"wed": [("Eve", "Adam")], "is": [("Eve", "new")]}, np.random.default_rng(1)
-    )
-    assert changed.text in ("old Eve wed Adam", "new Eve wed Bob")
-    assert changed.triples[0][0] == "Eve"
-    assert all(protocols.as_triple(changed.text, m) in changed.triples for m in changed.mentions)
-    inner = (Mention((4, 16), "wed", (8, 16)),)
-    assert augment.swapped(example, inner, {"wed": [("Eve", "Adam")]}, np.random.default_rng(0)) is None
 
 
 def stack_of_convolutions(encoder, batch):

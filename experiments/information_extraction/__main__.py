@@ -10,9 +10,10 @@ from experiments.bert.memory import keep_freed_memory
 from experiments.bert.tokens import TokenError
 from experiments.information_extraction.collect import Collection, collect
 from experiments.information_extraction.compare import Comparison, compare
+from experiments.information_extraction.config import Config
 from experiments.information_extraction.data import DataError
 from experiments.information_extraction.predict import Prediction, predict
-from experiments.information_extraction.train import Config, main
+from experiments.information_extraction.train import main
 from experiments.runs import RunError
 
 VERBS = {

@@ -41,8 +41,8 @@ def swapped(example: Example, mentions: Sequence[Mention], pairs: Pairs, source:
     """
     if not mentions:
         return None
-    chosen = mentions[source.integers(len(mentions))]
-    new = pairs[chosen.predicate][source.integers(len(pairs[chosen.predicate]))]
+    chosen = mentions[int(source.integers(len(mentions)))]
+    new = pairs[chosen.predicate][int(source.integers(len(pairs[chosen.predicate])))]
     text = example.text
     replaced = {text[slice(*chosen.subject)]: new[0], text[slice(*chosen.object)]: new[1]}
     places = {place for mention in mentions for place in (mention.subject, mention.object)}

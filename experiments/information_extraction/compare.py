@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import rich
 
-from experiments.information_extraction.train import Config, main
+from experiments.information_extraction.config import Config
+from experiments.information_extraction.train import main
 from experiments.runs import write_atomically
 
 #: What differs; the first is what the others are compared with.

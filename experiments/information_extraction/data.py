@@ -24,14 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import rich
 
+from experiments.bert.data import DataError, Problem, reason_of
+
 Place = tuple[int, int]
 """First character and the one after the last."""
 Triple = tuple[str, str, str]
 """Subject, predicate, object."""
-
-
-class DataError(ValueError):
-    """A file that cannot be used; the message names it."""
 
 
 class Mention(NamedTuple):
@@ -57,13 +55,6 @@ class Example(NamedTuple):
     """The units of the text, where they are given."""
     words: tuple[Place, ...] | None = None
     """Words whose characters are the units, where they are given."""
-
-
-class Problem(NamedTuple):
-    """A record that was left out, or something in it that was lost."""
-
-    line: int
-    reason: str
 
 
 class Split(NamedTuple):
@@ -99,15 +90,6 @@ def read(path: Path) -> tuple[list[Example], list[Problem]]:
         first = f"; {problems[0].line}: {problems[0].reason}" if problems else ""
         raise DataError(f"{path}: no record can be used{first}")
     return examples, problems
-
-
-def reason_of(error: Exception) -> str:
-    """Why a record cannot be used, in words."""
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 from byte {error.start} on"
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error}"
-    return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
 Records = Iterable[tuple[int, Callable[[], Any]]]

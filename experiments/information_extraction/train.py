@@ -2,11 +2,9 @@
 
 import dataclasses
 import functools
-import importlib.util
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +12,11 @@ import numpy as np
 import optax
 import rich
 
-from experiments.bert import tokens, weights
-from experiments.bert.train import SMALL_MODEL, batch_rows
+from experiments.bert import pretrained, tokens
+from experiments.bert.fitting import after_epoch, averaged, triangle
+from experiments.bert.train import batch_rows
 from experiments.information_extraction import augment, data, model, pointer, protocols, soft_f1, units
+from experiments.information_extraction.config import TINY, TINY_BERT, Config
 from experiments.information_extraction.data import DataError, Mention
 from experiments.information_extraction.model import Extractor, Sizes
 from experiments.information_extraction.prior import Table
@@ -25,97 +25,6 @@ from experiments.information_extraction.reader import Encoded, Reader
 from experiments.information_extraction.report import figures, problems_of, summary
 from experiments.information_extraction.units import Vocabulary
 from experiments.runs import Run, progress, read_metrics, write_atomically
-
-
-@dataclass(frozen=True)
-class Config:
-    """Settings of a run."""
-
-    out: Path = Path("runs/extraction")
-    """Directory of the run; the same command goes on where it was killed."""
-    train: Path | None = None
-    """A file (see experiments/information_extraction/data.py), or a directory with train, dev and test; generated
-    sentences without it."""
-    valid: Path | None = None
-    """To choose epoch and thresholds by; a tenth of ``train`` without it."""
-    test: Path | None = None
-    """To report on; a tenth of ``train`` without it."""
-    encoder: Literal["dgcnn", "bert"] = "dgcnn"
-    """Convolutions that begin at random, or a pretrained model."""
-    model: Path | None = None
-    """Directory of the pretrained model; the small English one that is installed without it."""
-    decoder: Literal["pointer", "global"] = "pointer"
-    """Half pointer and half tagging, or the global pointer."""
-    condition: Literal["gru", "norm"] = "gru"
-    """How the subject enters the search for objects: recurrent networks, or layer normalisation."""
-    selection: Literal["teacher", "straight_through"] = "teacher"
-    """Subjects to train on: those of the text, or the model's own by straight-through gradients."""
-    loss: Literal["entropy", "f1"] = "entropy"
-    """Cross entropy, or F1 of triples (of the pointer decoder; for a model that is trained already)."""
-    start: Path | None = None
-    """Directory of a trained model whose weights to begin with."""
-    num_subjects: int = 2
-    """Subjects drawn for each text and step."""
-    gates: bool = False
-    """Whether to multiply by the probabilities of a boundary, and of a predicate to occur."""
-    subject_power: float = 1.0
-    """Power of the probabilities of subjects."""
-    object_power: float = 1.0
-    """Power of the probabilities of objects."""
-    prior: bool = False
-    """Whether the training's triples, looked up in the text, are an input."""
-    open_predicates: bool = False
-    """Whether predicates are words of the text rather than names from a list."""
-    dim: int = 128
-    """Features of a unit in the convolutional encoder."""
-    num_layers: int = 12
-    """Convolutions of that encoder."""
-    num_epochs: int = 40
-    """Passes through the texts."""
-    batch_size: int = 32
-    """Texts of a step."""
-    max_length: int = 128
-    """Units of a text; what is longer is cut."""
-    learning_rate: float = 1e-3
-    """Reached after the warm-up, and 0 at the end."""
-    encoder_rate: float = 1.0
-    """What the encoder's rate is multiplied by."""
-    warmup: float = 1.0
-    """Epochs in which the rate rises."""
-    weight_decay: float = 0.0
-    """Of matrices; vectors have none."""
-    clip: float = 1.0
-    """Largest norm of a gradient."""
-    ema: float = 0.998
-    """Decay of the mean of weights that is evaluated and kept; shorter in the first steps."""
-    dropout: float = 0.25
-    """Of the convolutional encoder's input, or in all layers of a pretrained model."""
-    unit_dropout: float = 0.0
-    """Share of units that are taken for unknown ones; of the convolutional encoder."""
-    swap: float = 0.0
-    """Share of texts in which the pair of a triple is exchanged for another of its predicate."""
-    evaluate_every: int = 2
-    """Epochs between evaluations."""
-    threshold: float = 0.5
-    """Of probabilities, for the evaluations; those of the report are chosen on ``valid``."""
-    seed: int = 0
-    """Of weights, dropout, drawn subjects and the order of texts."""
-    save_every: int = 1_000
-    """Steps between checkpoints; there is one after each evaluation."""
-    tiny: bool = False
-    """A model and data so small that they show only that it works."""
-
-
-TINY: dict[str, Any] = {
-    "dim": 32,
-    "num_layers": 3,
-    "batch_size": 16,
-    "max_length": 32,
-    "learning_rate": 5e-3,
-    "ema": 0.9,
-    "dropout": 0.0,
-}
-TINY_BERT: dict[str, Any] = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_dim": 64, "num_positions": 64}
 
 
 class TrainState(NamedTuple):
@@ -145,10 +54,8 @@ class Setup(NamedTuple):
 
 
 def learning_rate(setup: Setup, count: jax.Array) -> jax.Array:
-    """Rises in a line during the warm-up, and falls in a line to 0."""
-    rising, total = setup.steps
-    step = jnp.asarray(count, jnp.float32)
-    return setup.optimizer[0] * jnp.minimum((step + 1) / rising, (total - step) / max(1, total - rising))
+    """Rises during the warm-up, and falls to 0."""
+    return setup.optimizer[0] * triangle(count, *setup.steps)
 
 
 def make_optimizer(setup: Setup) -> optax.GradientTransformation:
@@ -207,9 +114,7 @@ def train_step(
     with jax.numpy_dtype_promotion("standard"):  # which optax itself relies on
         updates, inner = make_optimizer(setup).update(gradient, state.optimizer, state.parameters)
     parameters = optax.apply_updates(state.parameters, updates)
-    steps = count.astype(jnp.float32)
-    decay = jnp.minimum(setup.optimizer[-1], (1 + steps) / (10 + steps))
-    average = jax.tree.map(lambda mean, new: new + decay * (mean - new), state.average, parameters)
+    average = averaged(state.average, parameters, count, setup.optimizer[-1])
     return state._replace(parameters=parameters, optimizer=inner, average=average, means=means), loss
 
 
@@ -301,7 +206,8 @@ class Trainer:
             return self.reader.batch(self.train, rows, config.batch_size)
         source = np.random.default_rng((config.seed, 4, step))
         texts = [self.swapped(row, source) if source.random() < config.swap else self.text(row) for row in rows]
-        part = Encoded(*zip(*texts, strict=True), self.train.buckets[rows], self.train.most)  # type: ignore[arg-type]
+        examples, encoded, placed, known, looked_up = (list(column) for column in zip(*texts, strict=True))
+        part = Encoded(examples, encoded, placed, known, looked_up, self.train.buckets[rows], self.train.most)
         return self.reader.batch(part, np.arange(len(rows)), config.batch_size)
 
     def text(self, row: int) -> tuple[Any, ...]:
@@ -331,10 +237,7 @@ class Trainer:
             counts = {"num_units": len(vocabulary.units) + 2, "num_words": len(vocabulary.words) + 2}
             sizes = {"dim": config.dim, "num_layers": config.num_layers, "unit_dropout": config.unit_dropout}
             return vocabulary, None, counts | sizes
-        directory = config.model
-        found = importlib.util.find_spec(SMALL_MODEL[0])
-        if directory is None and not config.tiny and found is not None and found.origin is not None:
-            directory = Path(found.origin).parent / SMALL_MODEL[1]
+        directory = config.model or (None if config.tiny else pretrained.small_model())
         rates: dict[str, Any] = {"dropout": config.dropout, "attention_dropout": config.dropout}
         if directory is None:
             if not config.tiny:
@@ -342,13 +245,7 @@ class Trainer:
             tokenizer = tokens.from_texts([e.text for e in self.split.train], Path("the training texts"))
             small = model.bert.Config(vocabulary_size=tokenizer.size, **TINY_BERT, **rates)
             return tokenizer, None, {"pretrained": small}
-        tokenizer = tokens.load(directory)
-        sizes, parameters = weights.load(directory)
-        if tokenizer.size > sizes.vocabulary_size:
-            raise ValueError(
-                f"{tokenizer.source} has tokens up to number {tokenizer.size - 1}, and the table of words of"
-                f" {directory} has {sizes.vocabulary_size} rows: the vocabulary is that of another model"
-            )
+        tokenizer, sizes, parameters = pretrained.load(directory)
         return tokenizer, parameters.encoder, {"pretrained": dataclasses.replace(sizes, **rates)}
 
     def initial_state(self) -> TrainState:
@@ -381,15 +278,6 @@ class Trainer:
         return base if self.config.prior else base._replace(prior=None)
 
 
-def after_evaluation(state: TrainState, epoch: int, score: float) -> TrainState:
-    """Keeps the average if it is better than all before."""
-    if score <= float(state.best_score):
-        return state
-    best = copied(state.average)
-    changed = jnp.full_like(state.best_score, score), jnp.full_like(state.best_epoch, epoch)
-    return state._replace(best=best, best_score=changed[0], best_epoch=changed[1])
-
-
 def main(config: Config) -> dict[str, Any]:
     """Trains, chooses epoch and thresholds, reports on the test part, writes predictions, figures and the model."""
     trainer = Trainer(config)
@@ -415,7 +303,7 @@ def main(config: Config) -> dict[str, Any]:
                     mentions = trainer.reader.mentions(trainer.valid, found, (config.threshold, config.threshold))
                     score = f1_of(trainer.valid.truths(), only(mentions))
                     run.log(step, valid_f1=score)
-                    state = after_evaluation(state, epoch + 1, score)
+                    state = after_epoch(state, epoch + 1, score)
                 if evaluated or step % config.save_every == 0:
                     run.save(step, state)
         result = summary(trainer, state, step)

@@ -251,12 +251,12 @@ def windows(config: Config, num_steps: int, epoch: int) -> list[tuple[int, int]]
     return found or [(0, num_steps - 1)]
 
 
-def initial_state(model: LanguageModel) -> TrainState:
-    """Weights and everything else before the first window."""
+def initial_state(model: LanguageModel, seed: int) -> TrainState:
+    """Weights, drawn from the seed, and everything else before the first window."""
     config = model.config
     carries = empty_carries(config, config.batch_size)
     words = jnp.zeros((1, config.batch_size), jnp.int32)
-    parameters = jax.jit(model.init)(jax.random.key(config.seed), words, carries)
+    parameters = jax.jit(model.init)(jax.random.key(seed), words, carries)
     zero = jnp.zeros((), jnp.int32)
     validations = jnp.full((1000,), jnp.inf)
     state = TrainState(
@@ -284,12 +284,12 @@ def main(config: Config) -> dict[str, Any]:
     data = corpus.load(config.data, characters=config.characters)
     texts = [corpus.stream(part, data.vocabulary, config.batch_size) for part in data[:3]]
     train, valid, test = texts
-    # Neither where it is written nor how long it runs is part of the compiled program.
+    # Neither where it is written, how long it runs nor its seed is part of the compiled program.
     model = LanguageModel(dataclasses.replace(config, out=Path(), num_epochs=0, seed=0), len(data.vocabulary))
     plan = [(epoch, *window) for epoch in range(config.num_epochs) for window in windows(config, len(train), epoch)]
     with Run(config.out, config, changeable=("num_epochs",)) as run:
         write_atomically(config.out / "vocabulary.json", json.dumps(data.vocabulary).encode())
-        step, state = run.restore(initial_state(model))
+        step, state = run.restore(initial_state(model, config.seed))
         root = jax.random.key(config.seed + 1)
         with progress(f"{config.cell}, seed {config.seed}", len(plan), step) as advance:
             while step < len(plan):
@@ -375,7 +375,7 @@ def load_model(directory: Path) -> Trained:
     original = Config(**values, out=Path(stored["out"]), data=None if stored["data"] is None else Path(stored["data"]))
     model = LanguageModel(dataclasses.replace(original, out=Path(), num_epochs=0, seed=0), len(vocabulary))
     with Run(directory, original) as run:
-        _, state = run.restore(initial_state(model))
+        _, state = run.restore(initial_state(model, original.seed))
     return Trained(model, state.average, vocabulary)
 
 

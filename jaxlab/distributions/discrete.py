@@ -140,17 +140,15 @@ class Bernoulli(NamedTuple):
     @jit(static=("num",))
     def perturb_given_evenly(
         self, key: PRNGKeyArray, value: Float[Array, "*shape"], *, num: int
-    ) -> Float[Array, "num *shape"]:
-        r"""``num`` perturbed logits given their bits, spread evenly over what :meth:`perturb_given` draws.
+    ) -> Float[Array, "..."]:
+        r"""``num`` perturbed logits along a new first axis, given their bits, spread evenly over :meth:`perturb_given`.
 
-        The formula is that of :meth:`perturb_given`, at numbers that come from a single one, one in each of m = ``num``
-        strata, and turned round in every other one, so that slopes cancel in neighbours:
+        As :meth:`perturb_given`, at one number u in each of m strata, turned round in every other one (slopes cancel):
 
         .. math:: w_j = \begin{cases} (j + u) / m & j\ \text{even} \\ (j + 1 - u) / m & j\ \text{odd} \end{cases}
                   \qquad j = 0, \ldots, m - 1, \quad u \sim \mathrm{Uniform}(0, 1)
 
-        The mean of any function over them is an unbiased estimate of its expectation under :meth:`perturb_given`, of a
-        variance that falls faster than with 1 / m; one of them alone has another law.
+        Their mean of any function is unbiased for its mean under :meth:`perturb_given`; one alone has another law.
 
         Gradient:
           Exact along this path, with the bits held fixed; none reaches ``value``.

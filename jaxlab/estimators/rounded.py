@@ -53,8 +53,7 @@ def gumbel_rao(
     where the derivative goes through the tempered softmax alone: the perturbed logits move with the logits. Its
     expectation is that of :func:`straight_through_gumbel`; its variance is at most the same, at no more evaluations of
     f. The paper draws the :math:`z_j` independently of each other, as is done here for categories; those of bits are
-    spread evenly (:meth:`.Bernoulli.perturb_given_evenly`), which has the same expectation, a lower variance, and needs
-    one random number instead of m.
+    spread evenly (:meth:`.Bernoulli.perturb_given_evenly`): the same expectation from one random number instead of m.
 
     Args:
       key: consumed.

@@ -46,6 +46,7 @@ COMPARED: tuple[QuantizerName, ...] = (
 #: Of each quantizer by seed: key and heading.
 MEASURES = {
     "psnr": "test PSNR, dB",
+    "snr": "SNR of quantization, dB",
     "perplexity": "perplexity",
     "used": "codes used, %",
     "bits": "marginal bits of an image",
@@ -167,6 +168,7 @@ def measured(config: Config, name: QuantizerName, train: Labelled, test: Labelle
         error = float(np.sum([error for _, error in parts], dtype=np.float64)) / test.images.size
         positions = int(usage.num_vectors) // len(test.images)
         row["psnr"].append(-10 * float(np.log10(error)))
+        row["snr"].append(float(usage.signal_to_noise()))
         # Of vectors with several codes: the geometric mean, the mean, and the sum over them.
         row["perplexity"].append(float(np.exp2(np.mean(usage.marginal_bits()))))
         row["used"].append(100 * (1 - float(np.mean(usage.dead_fraction()))))
@@ -198,7 +200,8 @@ def earlier_rows(config: Config) -> dict[str, dict[str, Any]]:
             f"{path} has rows of another budget, {found['budget']}; this call has {budget(config)}:"
             " give another directory with --out, or move the file away"
         )
-    return {row["name"]: row for row in found["rows"]}
+    # A row that an older version wrote, with fewer measures, is measured again.
+    return {row["name"]: row for row in found["rows"] if row.keys() >= MEASURES.keys()}
 
 
 def summary(values: list[float]) -> str:

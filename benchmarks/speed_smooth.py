@@ -24,6 +24,7 @@ import rich
 
 from benchmarks.comparison import Comparison, measure
 from jaxlab import metrics, smooth
+from jaxlab._sorting import argsort
 
 Line = tuple[str, Callable[[], Any], Callable[[], Any], float, float]
 ROWS = 128
@@ -48,6 +49,8 @@ def lines() -> list[Comparison]:
     for temperature in (0.1, 1e-4):
         rank = with_gradient(lambda x, t=temperature: smooth.rank(x, temperature=t), long)
         made.append((f"rank at {temperature:g}, 128 x 10,000 / jnp.sort", rank, sort, 2.5, 0.2))
+    order, plain_order = jax.jit(argsort), jax.jit(jnp.argsort)
+    made.append(("order of 128 x 10,000 / jnp.argsort", lambda: order(long), lambda: plain_order(long), 1.0, 0.2))
     one, ten = (with_gradient(lambda x: smooth.rank(x, temperature=1e-3), x) for x in (short, long))
     made.append(("rank of 10,000 / of 1,000", ten, one, 15.0, 0.2))
     smooth_sort = with_gradient(lambda x: smooth.sort(x, temperature=1e-4), long)

@@ -12,6 +12,7 @@ from jax import lax
 
 from experiments.information_extraction import (
     candidates,
+    compare,
     dgcnn,
     global_pointer,
     model,
@@ -364,3 +365,27 @@ def test_settings_out_of_range_are_refused(eight, tmp_path):
     (tmp_path / "empty.jsonl").write_text('{"text": "a", "spo_list": []}\n' * 4)
     with pytest.raises(DataError, match="no triples: that is nothing to learn"):
         train.Trainer(Config(train=tmp_path / "empty.jsonl"))
+
+
+def test_comparison_of_seeds_made_apart(tmp_path, monkeypatch, capsys):
+    """Runs are replaced by arithmetic: what is compared here is only how they are called and summed up."""
+    made = []
+
+    def run(config):
+        made.append(config.out.name)
+        value = 0.5 + 0.1 * config.seed + (0.2 + 0.1 * config.seed) * (config.loss == "f1")
+        part = {"string": {"all": {"f1": value}, "unseen": {"f1": value / 2}}, "f1_at_half": value / 4}
+        assert config.start is None or (config.start.parent.name, config.num_epochs) == (f"begin-{config.seed}", 4)
+        config.out.mkdir(parents=True)
+        (config.out / "result.json").write_text(json.dumps({"valid": part, "test": part}))
+
+    monkeypatch.setattr(compare, "main", run)
+    settings = compare.Comparison(out=tmp_path, name="f1", further_epochs=4, seeds=(1,))
+    assert compare.compare(settings) == {}
+    assert "no standard error" in capsys.readouterr().out
+    result = compare.compare(dataclasses.replace(settings, seeds=(0, 1)))
+    assert made == ["begin-1", "entropy-1", "f1-1", "begin-0", "entropy-0", "f1-0"]  # and none of them twice
+    assert result["means"]["entropy"]["test_f1"] == pytest.approx((0.55, 0.05))
+    assert result["differences"]["f1 - entropy"]["test_unseen_f1"] == pytest.approx((0.125, 0.025))
+    row = "| f1 - entropy | +0.2500 ± 0.0500 | +0.0625 ± 0.0125 | +0.1250 ± 0.0250 |"
+    assert (tmp_path / "f1.md").read_text().splitlines()[-1] == row

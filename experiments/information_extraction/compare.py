@@ -39,8 +39,8 @@ class Comparison:
     """Directory of all runs; the same command goes on where it was killed."""
     name: Literal["f1", "selection", "gates", "prior"] = "f1"
     """What is compared."""
-    num_seeds: int = 10
-    """Runs of each kind."""
+    seeds: tuple[int, ...] = tuple(range(10))
+    """Runs of each kind. Some of them may be made elsewhere: directories are found by the number of the seed."""
     further_epochs: int = 6
     """Of the further training of the comparison f1."""
     further_rate: float = 2e-4
@@ -56,32 +56,34 @@ def result_of(config: Config) -> dict[str, Any]:
     return json.loads((config.out / "result.json").read_text())
 
 
+def runs_of(config: Comparison, seed: int) -> dict[str, Config]:
+    """The runs of a seed by name, in the order in which they are made."""
+    begin = dataclasses.replace(config.base, seed=seed, out=config.out / f"begin-{seed}")
+    base, runs = config.base, {}
+    if config.name == "f1":
+        further = {"num_epochs": config.further_epochs, "learning_rate": config.further_rate, "evaluate_every": 1}
+        base, runs = dataclasses.replace(config.base, start=begin.out / "model", **further), {"begin": begin}
+    for name, changes in VARIANTS[config.name].items():
+        runs[name] = dataclasses.replace(base, seed=seed, out=config.out / f"{name}-{seed}", **changes)
+    return runs
+
+
 def compare(config: Comparison) -> dict[str, Any]:
-    """Makes all runs; returns F1 of each, means with standard errors, and the paired differences."""
-    if config.num_seeds < 2:
-        raise ValueError(f"compare: num_seeds must be at least 2; got {config.num_seeds}")
-    variants = VARIANTS[config.name]
-    scores: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
-    for seed in range(config.num_seeds):
-        begin = dataclasses.replace(config.base, seed=seed, out=config.out / f"begin-{seed}")
-        if config.name == "f1":
-            begun = result_of(begin)
-            scores.setdefault("begin", {})
-            add(scores["begin"], begun)
-        for name, changes in variants.items():
-            changed = dataclasses.replace(config.base, seed=seed, out=config.out / f"{name}-{seed}", **changes)
-            if config.name == "f1":
-                further = {
-                    "num_epochs": config.further_epochs,
-                    "learning_rate": config.further_rate,
-                    "evaluate_every": 1,
-                }
-                changed = dataclasses.replace(changed, start=begin.out / "model", **further)
-            add(scores[name], result_of(changed))
-    first, *others = variants
+    """Makes all runs; returns F1 of each, means with standard errors, and the paired differences.
+
+    Of one seed there are no errors: its runs are made, and the result is empty.
+    """
+    scores: dict[str, dict[str, list[float]]] = {}
+    for seed in config.seeds:
+        for name, run in runs_of(config, seed).items():
+            add(scores.setdefault(name, {}), result_of(run))
+    if len(config.seeds) < 2:
+        rich.print("One seed alone has no standard error: compare again with all of them for means and differences.")
+        return {}
+    first, *others = VARIANTS[config.name]
     result = {
         "name": config.name,
-        "seeds": config.num_seeds,
+        "seeds": config.seeds,
         "scores": scores,
         "means": {name: {key: with_error(values) for key, values in found.items()} for name, found in scores.items()},
         "differences": {
@@ -92,8 +94,22 @@ def compare(config: Comparison) -> dict[str, Any]:
         },
     }
     write_atomically(config.out / f"{config.name}.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_atomically(config.out / f"{config.name}.md", table_of(result).encode())
     rich.print(result["means"], result["differences"])
     return result
+
+
+COLUMNS = {"test_f1": "test F1", "test_f1_at_half": "test F1, thresholds 1/2", "test_unseen_f1": "unseen-triple F1"}
+
+
+def table_of(result: dict[str, Any]) -> str:
+    """Means and differences, each with its standard error over seeds."""
+    lines = [f"| {len(result['seeds'])} seeds | " + " | ".join(COLUMNS.values()) + " |", "|---" * 4 + "|"]
+    for sign, part in (("", result["means"]), ("+", result["differences"])):
+        for name, values in part.items():
+            cells = [f"{values[key][0]:{sign}.4f} ± {values[key][1]:.4f}" for key in COLUMNS]
+            lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def add(scores: dict[str, list[float]], result: dict[str, Any]) -> None:

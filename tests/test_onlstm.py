@@ -192,6 +192,21 @@ def test_controls_are_in_one_table(tmp_path):
     assert (tmp_path / "controls.png").stat().st_size > 1000
 
 
+def test_finished_controls_are_reported_and_no_other_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(language, "main", lambda config: pytest.fail(f"{config.out} is trained"))
+    monkeypatch.setattr(controls, "report", lambda summary, out: None)
+    epochs = language.TINY.num_epochs
+    for name, trained_for in (("ordered-0", epochs), ("ordered-2", epochs + 1), ("lstm-1", epochs), ("untrained-0", 0)):
+        (tmp_path / name).mkdir()
+        result = scores_of_control(10, 0.2) | {"epochs": trained_for}
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+    summary = controls.main(controls.Arguments(out=tmp_path, tiny=True, finished=True))
+    found = {name: [run["seed"] for run in runs] for name, runs in summary["runs"].items()}
+    assert found == {"ordered": [0], "lstm": [1], "untrained": [0]}
+    with pytest.raises(ValueError, match="no trained model of these controls and seeds"):
+        controls.main(controls.Arguments(out=tmp_path, tiny=True, finished=True, controls=("inclusive",)))
+
+
 def test_quantiles_of_distances_are_of_words_and_not_of_padding():
     text = [corpus.Sentence(tuple("a" * length), frozenset()) for length in (2, 3, 20)]
 

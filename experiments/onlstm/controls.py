@@ -52,22 +52,26 @@ class Arguments:
     """Models to train."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of each."""
+    finished: bool = False
+    """Whether to report those that are trained already, perhaps on several machines, and to train none."""
     tiny: bool = False
     """Settings so small that they show only that it works."""
     model: language.Config = dataclasses.field(default_factory=language.Config)
     """Settings that all models share."""
 
 
-def result_of(arguments: Arguments, control: str, seed: int) -> dict[str, Any]:
-    """The numbers of one model, which is trained if it is not yet."""
-    directory = arguments.out / f"{control}-{seed}"
+def config_of(arguments: Arguments, control: str, seed: int) -> language.Config:
+    """The settings of one model."""
     base = dataclasses.replace(language.TINY, data=arguments.model.data) if arguments.tiny else arguments.model
-    config = dataclasses.replace(base, out=directory, seed=seed, **CONTROLS[control])
-    file = directory / "result.json"
+    out = arguments.out / f"{control}-{seed}"
+    return dataclasses.replace(base, out=out, seed=seed, **CONTROLS[control])
+
+
+def finished(config: language.Config) -> dict[str, Any] | None:
+    """The numbers of a model that is trained already."""
+    file = config.out / "result.json"
     stored = json.loads(file.read_text()) if file.exists() else {}
-    if stored.get("epochs") == config.num_epochs:
-        return stored
-    return language.main(config)
+    return stored if stored.get("epochs") == config.num_epochs else None
 
 
 def row_of(results: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -185,9 +189,15 @@ def main(arguments: Arguments) -> dict[str, Any]:
     }
     for seed in arguments.seeds:
         for control in arguments.controls:
-            result = result_of(arguments, control, seed)
-            summary["runs"].setdefault(control, []).append(result | {"seed": seed})
-            report(summary, arguments.out)
+            config = config_of(arguments, control, seed)
+            result = finished(config)
+            if result is None and not arguments.finished:
+                result = language.main(config)
+            if result is not None:
+                summary["runs"].setdefault(control, []).append(result | {"seed": seed})
+                report(summary, arguments.out)
+    if not summary["runs"]:
+        raise ValueError(f"{arguments.out} has no trained model of these controls and seeds")
     head, *rows = table_of(summary)
     table = Table(*head, title="test perplexity; sentence F1 in %; median distance, share above 0.95")
     for row in rows:

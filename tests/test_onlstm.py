@@ -195,6 +195,7 @@ def test_controls_are_in_one_table(tmp_path):
 def test_finished_controls_are_reported_and_no_other_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(language, "main", lambda config: pytest.fail(f"{config.out} is trained"))
     monkeypatch.setattr(controls, "report", lambda summary, out: None)
+    monkeypatch.setattr(parse, "baselines", lambda sentences: {})
     epochs = language.TINY.num_epochs
     for name, trained_for in (("ordered-0", epochs), ("ordered-2", epochs + 1), ("lstm-1", epochs), ("untrained-0", 0)):
         (tmp_path / name).mkdir()

@@ -34,11 +34,6 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-quick_jit = functools.partial(
-    jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-)
-
-
 @pytest.fixture(scope="module")
 def traced():
     """The names of the functions that JAX has traced, as they come."""
@@ -55,12 +50,12 @@ def traced():
 # Compiled and run once for all the laws.
 @functools.cache
 def compiled(case: Case):
-    return quick_jit(functools.partial(value_and_gradient, case))
+    return jax.jit(functools.partial(value_and_gradient, case))
 
 
 @functools.cache
 def compiled_batch(case: Case):
-    return quick_jit(jax.vmap(functools.partial(value_and_gradient, case)))
+    return jax.jit(jax.vmap(functools.partial(value_and_gradient, case)))
 
 
 def keys() -> jax.Array:
@@ -90,7 +85,7 @@ def test_jit_is_eager(case: Case):
 
 @over(CASES)
 def test_two_calls_of_one_shape_are_traced_once(case: Case, traced: list[str]):
-    function = case.call if case.compiled else quick_jit(case.call)
+    function = case.call if case.compiled else jax.jit(case.call)
     first, second = [(keys()[number], example(case, number=number)) for number in (0, 1)]
     function(*first)
     traced.clear()
@@ -125,7 +120,7 @@ def test_gradient_of_a_batch_over_one_argument_alone(case: Case):
     def axes(choice):
         return None, [0 if position == choice else None for position in choices]
 
-    @quick_jit
+    @jax.jit
     def gradients(key, keys):
         by_leaf = [gradient(axes(choice), jax.random.clone(key), chosen(choice)) for choice in choices]
         by_key = [gradient((0, None), keys, alone)] if case.random else []
@@ -172,7 +167,7 @@ def test_gradient_is_the_derivative_of_the_value_where_promised(case: Case):
 def test_each_dtype_comes_out_as_promised_and_near_float32(case: Case):
     """bfloat16 and float16; random functions too, for their noise is that of float32."""
     dtypes = (jnp.bfloat16, jnp.float16)
-    together = quick_jit(lambda keys, data: [case.call(*arguments) for arguments in zip(keys, data, strict=True)])
+    together = jax.jit(lambda keys, data: [case.call(*arguments) for arguments in zip(keys, data, strict=True)])
     results = together([keys()[0], keys()[0]], [example(case, dtype) for dtype in dtypes])
     for dtype, result in zip(dtypes, map(jax.tree.leaves, results), strict=True):
         floats = {"same": dtype, "wide": jnp.float32}

@@ -4,15 +4,10 @@ import gc
 import os
 from pathlib import Path
 
+from compiler import QUICK, flags
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Half of the time of a test is that of compiling: what these flags give up is speed that small programs do not need.
-os.environ["XLA_FLAGS"] = " ".join(
-    (
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_cpu_use_fusion_emitters=false",
-        "--xla_cpu_parallel_codegen_split_count=1",
-    )
-)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags(QUICK)}"
 
 import jax
 import pytest

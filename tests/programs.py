@@ -1,10 +1,12 @@
 """What the laws run of each row of ``cases``: its data in a dtype, batches of it, its value and gradient."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from cases import Case
 
 
@@ -39,7 +41,8 @@ def batch(case: Case, size: int, dtype: Any = jnp.float32) -> dict[str, Any]:
 
 
 def stack(trees: list[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *trees)
+    """Trees of arrays as one tree of longer ones, on the host: each operation of JAX would be a program of its own."""
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])), *trees)
 
 
 def leaf_names(data: dict[str, Any]) -> list[str]:
@@ -53,13 +56,14 @@ def promised(name: str, promises: tuple[str, ...]) -> bool:
     return any(f"{name}.".startswith(f"{promise}.") for promise in promises)
 
 
-def weighted_sum(result: Any) -> jax.Array:
+def weighted_sum(result: Any) -> Any:
     """A sum of all floating-point results, each with another weight: gradients of different results do not cancel."""
-    total = jnp.zeros(())
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    total = np.zeros((), dtype)
     for position, leaf in enumerate(jax.tree.leaves(result)):
         if is_float(leaf):
-            weights = jnp.cos(jnp.arange(leaf.size, dtype=total.dtype) + position).reshape(leaf.shape)
-            total = total + jnp.sum(leaf.astype(total.dtype) * weights)
+            weights = np.cos(np.arange(leaf.size) + position).reshape(leaf.shape).astype(dtype)
+            total = total + (leaf.astype(dtype) * weights).sum()
     return total
 
 
@@ -74,12 +78,18 @@ def split(data: dict[str, Any]) -> tuple[list[jax.Array], Any]:
     return [leaf for leaf in leaves if is_float(leaf)], merge
 
 
+@functools.cache
+def program(case: Case) -> Callable[[jax.Array, dict[str, Any]], Any]:
+    """The call of a row: JAX traces it once for all laws, and then batches and differentiates what it has."""
+    return jax.jit(case.call)
+
+
 def value_and_gradient(case: Case, key: jax.Array, data: dict[str, Any]) -> tuple[Any, list[jax.Array]]:
     """The result, and the gradient of its weighted sum with respect to each floating-point leaf of the data."""
     floats, merge = split(data)
 
     def weighted(floats):
-        result = case.call(key, merge(floats))
+        result = program(case)(key, merge(floats))
         return weighted_sum(result), result
 
     gradient, result = jax.grad(weighted, has_aux=True)(floats)

@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from compiler import AS_USED
 
 from jaxlab.quantize import QUANTIZERS
 
@@ -38,6 +39,6 @@ def bits_of(tree):
 
 def applied(row, x, *, key=2, mask=None):
     quantizer, params, state = made(row)
-    # Bits are compared: those of the compiler as it is used, and not as the tests use it (conftest.py).
-    compiled = jax.jit(quantizer.apply, compiler_options={"xla_cpu_use_fusion_emitters": True})
+    # Bits are compared: those of the compiler as it is used, and not as the tests use it (compiler.py).
+    compiled = jax.jit(quantizer.apply, compiler_options=AS_USED)
     return compiled(jax.random.key(key), params, state, x, mask=mask)

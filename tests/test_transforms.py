@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from cases import CASES, Case
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from programs import batch, example, is_float, leaf_names, promised, split, stack, value_and_gradient, weighted_sum
+from programs import batch, example, is_float, leaf_names, program, promised, split, value_and_gradient, weighted_sum
 
 BATCH = 4
 
@@ -34,13 +34,8 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
-quick_jit = functools.partial(
-    jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
-)
-
-
 @pytest.fixture(scope="module")
-def traced():
+def traces():
     """The names of the functions that JAX has traced, as they come."""
     names = []
 
@@ -55,12 +50,12 @@ def traced():
 # Compiled and run once for all the laws.
 @functools.cache
 def compiled(case: Case):
-    return quick_jit(functools.partial(value_and_gradient, case))
+    return jax.jit(functools.partial(value_and_gradient, case))
 
 
 @functools.cache
 def compiled_batch(case: Case):
-    return quick_jit(jax.vmap(functools.partial(value_and_gradient, case)))
+    return jax.jit(jax.vmap(functools.partial(value_and_gradient, case)))
 
 
 def keys() -> jax.Array:
@@ -68,8 +63,12 @@ def keys() -> jax.Array:
 
 
 @functools.cache
+def single(case: Case, number: int = 0):
+    return jax.device_get(compiled(case)(keys()[number], example(case, number=number)))
+
+
 def looped(case: Case):
-    return stack([compiled(case)(keys()[number], example(case, number=number)) for number in range(BATCH)])
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *[single(case, number) for number in range(BATCH)])
 
 
 def assert_close(actual, expected, eps: float = 2e-6):
@@ -85,17 +84,17 @@ def assert_close(actual, expected, eps: float = 2e-6):
 @over(CASES)
 def test_jit_is_eager(case: Case):
     eager = case.call(keys()[0], example(case))
-    assert_close(eager, compiled(case)(keys()[0], example(case))[0])
+    assert_close(eager, single(case)[0])
 
 
 @over(CASES)
-def test_two_calls_of_one_shape_are_traced_once(case: Case, traced: list[str]):
-    function = case.call if case.compiled else quick_jit(case.call)
+def test_two_calls_of_one_shape_are_traced_once(case: Case, traces: list[str]):
+    function = case.call if case.compiled else compiled(case)
     first, second = [(keys()[number], example(case, number=number)) for number in (0, 1)]
     function(*first)
-    traced.clear()
+    traces.clear()
     function(*second)
-    assert traced == []
+    assert traces == []
 
 
 @over(case for case in CASES if case.data or case.random)
@@ -110,33 +109,35 @@ def test_vmap_is_a_loop_on_one_device_or_four(case: Case):
 def test_gradient_of_a_batch_over_one_argument_alone(case: Case):
     """Only the key, or only one leaf of the data, differs from example to example: the rest is not batched."""
     (alone, merge), (together, _) = split(example(case)), split(batch(case, BATCH))
+    others = [split(example(case, number=number))[0] for number in range(BATCH)]
     choices = range(len(alone))
 
     def gradient(axes, key, floats):
         def total(floats):
-            each = jax.vmap(lambda key, floats: weighted_sum(case.call(key, merge(floats))), axes)
+            each = jax.vmap(lambda key, floats: weighted_sum(program(case)(key, merge(floats))), axes)
             return jnp.sum(each(key, floats))
 
         return jax.grad(total)(floats)
 
-    def chosen(choice):
-        return [together[position] if position == choice else alone[position] for position in choices]
+    def only(choice, of):
+        return [of[position] if position == choice else alone[position] for position in choices]
 
     def axes(choice):
         return None, [0 if position == choice else None for position in choices]
 
-    @quick_jit
+    @jax.jit
     def gradients(key, keys):
-        by_leaf = [gradient(axes(choice), jax.random.clone(key), chosen(choice)) for choice in choices]
+        by_leaf = [gradient(axes(choice), jax.random.clone(key), only(choice, together)) for choice in choices]
         by_key = [gradient((0, None), keys, alone)] if case.random else []
         return by_leaf + by_key
 
     def expected(choice):
-        loop = []
-        for number in range(BATCH):
-            data = merge([leaf[number] if position == choice else leaf for position, leaf in enumerate(chosen(choice))])
-            loop.append(compiled(case)(keys()[number if choice is None else 0], data)[1])
-        return [leaf if position == choice else leaf.sum(0) for position, leaf in enumerate(stack(loop))]
+        loop = [
+            compiled(case)(keys()[number if choice is None else 0], merge(only(choice, others[number])))[1]
+            for number in range(BATCH)
+        ]
+        stacked = [np.stack(leaves) for leaves in zip(*loop, strict=True)]
+        return [leaf if position == choice else leaf.sum(0) for position, leaf in enumerate(stacked)]
 
     every = [*choices, None] if case.random else choices
     assert_close(gradients(keys()[0], keys()), [expected(choice) for choice in every], eps=1e-5)
@@ -146,23 +147,24 @@ def test_gradient_of_a_batch_over_one_argument_alone(case: Case):
 def test_gradient_is_the_derivative_of_the_value_where_promised(case: Case):
     """In float64, along one direction through all that is promised to be exact; and 0 where nothing is promised."""
     step = 1e-6
+    names = leaf_names(example(case))
     with jax.enable_x64(True):
         floats, merge = split(example(case, jnp.float64))
-        names = leaf_names(example(case))
         direction = [
-            jnp.cos(jnp.arange(leaf.size) + position).reshape(leaf.shape) * float(promised(name, case.exact))
-            for position, (name, leaf) in enumerate(zip(names, map(jnp.asarray, floats), strict=True))
+            np.cos(np.arange(np.size(leaf)) + position).reshape(np.shape(leaf)) * promised(name, case.exact)
+            for position, (name, leaf) in enumerate(zip(names, floats, strict=True))
         ]
-        along = [
-            merge([leaf + side * step * change for leaf, change in zip(floats, direction, strict=True)])
-            for side in (-1, 0, 1)
-        ]
-        key = jnp.broadcast_to(jax.random.key(0), (3,))
-        results, gradients = compiled_batch(case)(key, stack(along))
-        below, _, above = jax.vmap(weighted_sum)(results)
-        gradient = [leaf[1] for leaf in gradients]
-        slope = sum(jnp.sum(leaf * change) for leaf, change in zip(gradient, direction, strict=True))
-        np.testing.assert_allclose(slope, (above - below) / (2 * step), rtol=1e-6, atol=1e-8)
+
+        def at(side):
+            """Value and gradient a step to this side."""
+            moved = [np.asarray(leaf) + side * step * change for leaf, change in zip(floats, direction, strict=True)]
+            numbers = [float(to) if isinstance(leaf, float) else to for leaf, to in zip(floats, moved, strict=True)]
+            result, gradient = compiled(case)(jax.random.key(0), merge(numbers))
+            return weighted_sum(jax.device_get(result)), jax.device_get(gradient)
+
+        (below, _), (_, gradient), (above, _) = at(-1), at(0), at(1)
+    slope = sum(np.sum(leaf * change) for leaf, change in zip(gradient, direction, strict=True))
+    np.testing.assert_allclose(slope, (above - below) / (2 * step), rtol=1e-6, atol=1e-8)
     for name, leaf in zip(names, gradient, strict=True):
         if not promised(name, case.exact + case.surrogate):
             np.testing.assert_array_equal(leaf, 0, err_msg=f"{case.label} promises no gradient for {name}")
@@ -172,14 +174,14 @@ def test_gradient_is_the_derivative_of_the_value_where_promised(case: Case):
 def test_each_dtype_comes_out_as_promised_and_near_float32(case: Case):
     """bfloat16 and float16; random functions too, for their noise is that of float32."""
     dtypes = (jnp.bfloat16, jnp.float16)
-    together = quick_jit(lambda keys, data: [case.call(*arguments) for arguments in zip(keys, data, strict=True)])
+    together = jax.jit(lambda keys, data: [case.call(*arguments) for arguments in zip(keys, data, strict=True)])
     results = together([keys()[0], keys()[0]], [example(case, dtype) for dtype in dtypes])
     for dtype, result in zip(dtypes, map(jax.tree.leaves, results), strict=True):
         floats = {"same": dtype, "wide": jnp.float32}
         eps = 8 * max(float(jnp.finfo(floats.get(rule, jnp.float32)).eps) for rule in case.results)
-        for rule, leaf, wide in zip(case.results, result, jax.tree.leaves(looped(case)[0]), strict=True):
+        for rule, leaf, wide in zip(case.results, result, jax.tree.leaves(single(case)[0]), strict=True):
             assert leaf.dtype == floats.get(rule, wide.dtype)
-            assert_close(leaf.astype(wide.dtype), wide[0], eps=eps)
+            assert_close(np.asarray(leaf).astype(wide.dtype), wide, eps=eps)
 
 
 @over(case for case in CASES if case.extremes)
@@ -189,5 +191,5 @@ def test_value_and_gradient_are_finite_at_extremes(case: Case):
         data = example(dataclasses.replace(case, arguments={**case.arguments, **extreme}))
         returned = compiled(case)(keys()[0], data)
         finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(extreme))
-        for leaf in jax.tree.leaves(returned):
+        for leaf in jax.tree.leaves(jax.device_get(returned)):
             assert np.isfinite(leaf).all() if finite else not np.isnan(leaf).any(), (extreme, returned)

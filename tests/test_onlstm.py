@@ -1,4 +1,8 @@
-"""The experiments with ordered neurons: a killed run goes on to the same bits; tables, figures, the README."""
+"""The experiments with ordered neurons: a killed run goes on to the same bits; tables, figures, the README.
+
+Violations planted for the killed runs, each of which failed: a language model that goes on at the beginning of the
+text; a comparison that goes on with the first batches of the epoch it was killed in.
+"""
 
 import dataclasses
 import json
@@ -57,6 +61,18 @@ def metrics_of(directory):
     return (directory / "metrics.jsonl").read_bytes()
 
 
+def kept_states(monkeypatch, module):
+    """The last step that each run has saved, and its state: a few accuracies may be the same of other weights."""
+    save, kept = module.Run.save, {}
+
+    def save_and_keep(self, step, state):
+        kept[self.directory.name] = (step, jax.tree.map(np.array, state))
+        save(self, step, state)
+
+    monkeypatch.setattr(module.Run, "save", save_and_keep)
+    return kept
+
+
 @pytest.mark.parametrize("averaged", [False, True])
 def test_a_killed_language_model_goes_on_to_the_same_bits(tmp_path, text, monkeypatch, averaged):
     small = dataclasses.replace(
@@ -98,6 +114,7 @@ def test_each_seed_begins_with_weights_of_its_own(tmp_path, text):
 @pytest.mark.parametrize("task", [logic.LOGIC, listops.LISTOPS], ids=["logic", "listops"])
 def test_a_killed_comparison_goes_on_to_the_same_bits(tmp_path, monkeypatch, task):
     small = dataclasses.replace(task.tiny, num_draws=1_500, num_epochs=2, save_every=4, encoder="inclusive")
+    kept = kept_states(monkeypatch, classification)
     expected = classification.main(task, small, tmp_path / "whole")
     with monkeypatch.context() as patch:
         killed_at(patch, classification, 10)
@@ -106,6 +123,7 @@ def test_a_killed_comparison_goes_on_to_the_same_bits(tmp_path, monkeypatch, tas
     assert classification.main(task, small, tmp_path / "parts") == expected
     assert classification.main(task, small, tmp_path / "parts") == expected, "read again"
     assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, kept["parts"], kept["whole"])
     with pytest.raises(ValueError, match="has been trained for more than 1 epochs already"):
         classification.main(task, dataclasses.replace(small, num_epochs=1), tmp_path / "whole")
 

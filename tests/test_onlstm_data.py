@@ -4,7 +4,8 @@ Where the data of the papers is not there (``JAXLAB_DATA``, or ``shared/data`` b
 compare with it are skipped.
 
 Violations planted for these tests, each of which failed: forward entailment named backward (the relations); a median
-rounded up (the values of lists); a list in every third argument (the drawn lists).
+rounded up (the values of lists); a list in every third argument (the drawn lists); a recurrent encoder that does not
+start anew where a sentence begins, and a Transformer that attends to the other sentences of a row (packing).
 """
 
 import dataclasses

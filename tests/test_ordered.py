@@ -1,7 +1,10 @@
 """Ordered neurons: cumax, and the cell beside a recorded PyTorch one.
 
 Violations planted for cumax, each of which failed: a derivative without that of the normalising sum (the gradient);
-sums over the first axis, as two public programs have them (monotony).
+sums over the first axis, as two public programs have them (monotony); sums of many levels without the running maximum;
+with ``reverse``, no turning back; ``exclusive`` left out. For the cell, beside the recorded values: ``inclusive`` left
+out, or its levels moved the other way; the master gates exchanged, or the input and forget gates; the bias of the
+hidden state's map dropped. For the layout there and back: zeros for the last columns in place of the first.
 """
 
 import functools

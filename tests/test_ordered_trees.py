@@ -1,8 +1,9 @@
 """Trees from distances beside a brute-force parser, trivial trees, and both conventions of F1 beside sets.
 
-Violations planted for them, each of which failed: a parser that splits equal distances at the last one (brute force); a
-sentence F1 that counts the whole sentence (the conventions by hand); a binary tree with brackets that cross those that
-were given.
+Violations planted for them, each of which failed: a parser that splits equal distances at the last one, one that never
+looks at the first word's distance, or that takes a larger one before a word for one after it (brute force); a sentence
+F1 that counts the whole sentence (the conventions by hand); a binary tree with brackets that cross those that were
+given.
 """
 
 import itertools

@@ -1,7 +1,10 @@
 """The scan of ``recurrent``: the plain scan's values and gradients, masks, resets, dtypes, bad input.
 
-A violation planted for the comparison with the plain scan, which failed: a backward pass that does not hand the
-gradient of the carry on through masked steps.
+Violations planted for the comparison with the plain scan, each of which failed: a backward pass that does not hand the
+gradient of the carry on through masked steps, that takes no notice of resets, or that hands the gradient on past them;
+with ``reverse``, the row of the step after read ahead in place of that before. For NaN: inputs of masked steps that are
+not replaced (the rows that are all masked); a backward pass, and a stabiliser, into which a sum or a maximum over the
+rows comes with the factor 0.
 """
 
 import functools
@@ -66,26 +69,37 @@ def assert_near(actual, expected, tolerance=1e-6):
         np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * scale)
 
 
-def results_and_gradients(scan, cell, weights, carry, **options):
-    """Of everything that is differentiated: a value the cell closes over, weights, inputs, both carries."""
+@functools.cache
+def differentiated(scan, name, option, **settings):
+    """Compiled once for all inputs: results, and the gradients of everything that is differentiated.
+
+    That is a value the cell closes over, weights, inputs, both carries.
+    """
+    cell, options = CELLS[name][0], OPTIONS[option]
 
     def loss(scale, weights, inputs, carry, reset_carry):
         extra = {"reset_carry": reset_carry} if "reset" in options else {}
-        results = scan(lambda c, a: cell(c, a * scale), weights, inputs, carry, **options, **extra)
+        results = scan(lambda c, a: cell(c, a * scale), weights, inputs, carry, **options, **extra, **settings)
         weighted = (
             jnp.sum(leaf * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape))
             for leaf in jax.tree.leaves(results)
         )
         return sum(weighted), results
 
+    return jax.jit(jax.grad(loss, (0, 1, 2, 3, 4), has_aux=True))
+
+
+def results_and_gradients(scan, name, option, *, inputs=INPUTS, changed=lambda leaf: leaf, **settings):
+    """As ``differentiated``, of these inputs and of carries that are changed."""
+    weights, carry = CELLS[name][1:]
+    carry = jax.tree.map(changed, carry)
     reset_carry = jax.tree.map(lambda leaf: 0.5 * leaf + 0.1, carry)
-    gradient = jax.jit(jax.grad(loss, (0, 1, 2, 3, 4), has_aux=True))
-    return gradient(jnp.array(1.1), weights, INPUTS, carry, reset_carry)
+    return differentiated(scan, name, option, **settings)(jnp.array(1.1), weights, inputs, carry, reset_carry)
 
 
 @functools.cache
-def plain(cell_name, option_name):
-    return results_and_gradients(scan_plain, *CELLS[cell_name], **OPTIONS[option_name])
+def plain(name, option):
+    return results_and_gradients(scan_plain, name, option)
 
 
 KEPT = Residuals.PRE_ACTIVATIONS
@@ -95,8 +109,28 @@ GRID += [("lstm", option, residuals) for option in OPTIONS for residuals in Resi
 
 @pytest.mark.parametrize(("name", "option", "residuals"), sorted(set(GRID), key=str))
 def test_scan_affine_is_the_plain_scan_in_value_and_gradient(name, option, residuals):
-    actual = results_and_gradients(scan_affine, *CELLS[name], residuals=residuals, **OPTIONS[option])
+    actual = results_and_gradients(scan_affine, name, option, residuals=residuals)
     assert_near(actual, plain(name, option), 2e-6 if name == "slstm" else 1e-6)
+
+
+@pytest.mark.parametrize(("name", "option", "residuals"), sorted(set(GRID), key=str))
+def test_nan_in_a_row_reaches_no_other_row(name, option, residuals):
+    """Neither their results nor their gradients, whatever the cell, the flags, and what is kept: to the bit."""
+
+    def others(results_and_gradients):
+        (_, _, d_inputs, *d_carries), (last, outputs) = results_and_gradients
+        by_step, by_row = (d_inputs, outputs), (d_carries, last)
+        kept = np.array([0, 2])
+        return jax.tree.map(lambda x: x[:, kept], by_step), jax.tree.map(lambda x: x[kept], by_row)
+
+    def ruined(leaf):
+        return leaf.at[1].set(jnp.nan)
+
+    for scan, settings in ((scan_affine, {"residuals": residuals}), (scan_plain, {})):
+        own = functools.partial(results_and_gradients, scan, name, option, **settings)
+        actual = own(inputs=jax.vmap(ruined)(INPUTS), changed=ruined)
+        assert np.isnan(jax.tree.leaves(actual[1][1])[0][:, 1]).any(), "there is something to reach them"
+        jax.tree.map(np.testing.assert_array_equal, others(actual), others(own()))
 
 
 def test_scan_plain_is_the_loop():
@@ -110,7 +144,7 @@ def test_scan_plain_is_the_loop():
 
 @pytest.mark.parametrize("unroll", [2, 7])
 def test_unrolled_is_the_same(unroll):
-    actual = results_and_gradients(scan_affine, *CELLS["lstm"], unroll=unroll, **OPTIONS["everything"])
+    actual = results_and_gradients(scan_affine, "lstm", "everything", unroll=unroll)
     assert_near(actual, plain("lstm", "everything"))
 
 

@@ -76,10 +76,11 @@ def distance_to_tree(
     word = jnp.arange(size, dtype=jnp.int32)
     here, there = grid(size)
     mine, others = distances[:, None], distances[None]
-    lowest = 0 if right_biased else 1
-    # The nearest word before with a distance as large, the nearest after with a larger one.
-    above_before = (there < here) & (there >= lowest) & (others >= mine)
-    above_after = (there > here) & (there < length) & (others > mine)
+    # The nearest word before with a distance as large, the nearest after with a larger one. The first word's distance
+    # changes nothing for the unbiased parser, which goes back to that word anyway; nor do those of padding, for no
+    # constituent goes beyond the length.
+    above_before = (there < here) & (others >= mine)
+    above_after = (there > here) & (others > mine)
     before = jnp.max(jnp.where(above_before, there, -1), 1, initial=-1)
     last = jnp.min(jnp.where(above_after, there, length), 1, initial=size) - 1
     inside = word < length

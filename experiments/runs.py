@@ -4,7 +4,8 @@
       config.json      what the run was started with; another configuration is refused
       metrics.jsonl    one line a call of `log`, cut back on resuming to where the checkpoint was made
       events/          the same for TensorBoard
-      checkpoints/     the last few, by orbax, each with the checksums of its files
+      checkpoints/     the last few, by orbax, each with the checksums of its files: written in the background, and
+                       renamed into their place when they are whole
       *.png            figures
 
     with Run(directory, config) as run:
@@ -21,13 +22,14 @@ values belong in the metrics: neither seconds nor dates.
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
-import hashlib
 import io
 import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -35,14 +37,26 @@ from typing import Any, Self
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments import devices
+from experiments.checkpoints import CHECKSUMS, LAYOUT, checksums, damage_of, described, placed
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
-CHECKSUMS = "checksums.json"
+#: Why a file could not be written, by error number.
+REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "a file would become larger than this process may write (ulimit -f)",
+    errno.EROFS: "it lies on a file system that is read-only",
+    errno.EACCES: "it may not be written by this user",
+    errno.EPERM: "it may not be written by this user",
+}
 
 
 class RunError(Exception):
@@ -59,29 +73,32 @@ class Run:
       changeable: the fields of ``config`` that may differ when the run is started again, such as how long it is.
 
     Raises:
-      RunError: if the directory belongs to another configuration, or another process is at work in it.
+      RunError: if the directory belongs to another configuration, cannot be written, or another process is at work in
+        it.
     """
 
     def __init__(self, directory: Path, config: Any, *, keep: int = 2, changeable: Collection[str] = ()):
         self.directory = directory.absolute()
-        self.directory.mkdir(parents=True, exist_ok=True)
         #: Of several processes one writes; checkpoints are written by all, which orbax arranges.
-        self.is_writer = jax.process_index() == 0
-        self._lock = lock(self.directory) if self.is_writer else None
+        self.is_writer = devices.is_first()
+        self._lock = None
         self._metrics = None
         self._events: Any = None
         try:
-            check_config(self.directory / CONFIG, config, changeable)
-            if self.is_writer:
+            with explained(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._lock = lock(self.directory) if self.is_writer else None
+                check_config(self.directory / CONFIG, config, changeable)
                 write_atomically(self.directory / CONFIG, (json.dumps(as_json(config), indent=2) + "\n").encode())
-            self._manager = ocp.CheckpointManager(
-                self.directory / CHECKPOINTS,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=keep,
-                    cleanup_tmp_directories=True,  # of a process that was killed as it saved
-                    enable_async_checkpointing=False,  # what is saved is saved when `save` returns
-                ),
-            )
+                self._manager = ocp.CheckpointManager(
+                    self.directory / CHECKPOINTS,
+                    options=ocp.CheckpointManagerOptions(
+                        max_to_keep=keep,  # an older one goes when a newer one is whole
+                        cleanup_tmp_directories=True,  # of a process that was killed as it saved
+                        enable_async_checkpointing=True,
+                        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                    ),
+                )
         except BaseException:
             self._unlock()
             raise
@@ -89,16 +106,36 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            self.close()
+        except Exception as error:
+            if kind is None:
+                raise
+            # Not instead of the error that ends the run.
+            Console(stderr=True).print(f"[bold red]{self.directory} could not be closed: {error}")
 
     def close(self) -> None:
-        """Closes the files; what was logged after the last checkpoint stays to be read, until the run is resumed."""
-        self._manager.close()
-        for file in (self._metrics, self._events):
-            if file is not None:
-                file.close()
-        self._unlock()
+        """Waits for the last checkpoint and closes the files.
+
+        What was logged after the last checkpoint stays to be read, until the run is resumed.
+
+        Raises:
+          RunError: if the last checkpoint or the last lines could not be written.
+        """
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(explained(self.directory))
+            stack.callback(self._unlock)
+            for file in (self._events, self._metrics):
+                if file is not None:
+                    stack.callback(file.close)
+            stack.callback(self._manager.close)
+            self._manager.wait_until_finished()
+
+    def _seal(self) -> None:
+        """Adds the checksums to a checkpoint whose files are written, before orbax renames it into its place."""
+        for unfinished in (self.directory / CHECKPOINTS).glob("*.orbax-checkpoint-tmp*"):
+            write_atomically(unfinished / CHECKSUMS, json.dumps(checksums(unfinished)).encode())
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -108,39 +145,59 @@ class Run:
         """Where to go on from: the newest whole checkpoint. To be called once, before anything is logged or saved.
 
         Args:
-          like: the state at step 0: what a checkpoint must be like in structure, shapes, types and sharding.
+          like: the state at step 0: what a checkpoint must be like in structure, shapes and types. Arrays are put where
+        its arrays lie, on however many devices the checkpoint was made; shapes without arrays, on the first device.
 
         Returns:
           The step and the state; 0 and ``like`` itself if there is no checkpoint.
 
         Raises:
-          RunError: if there are checkpoints, and all are damaged.
+          RunError: if there are checkpoints, and all are damaged; if one is of another layout.
           ValueError: if the checkpoint is whole but not like ``like``.
         """
         if self._metrics is not None:
             raise RunError("restore was called twice")
         step, state, size = 0, like, 0
         steps = sorted(self._manager.all_steps(), reverse=True)
-        damaged = {}
-        for candidate in steps:
-            # Looked at before orbax does: a failed restore leaves threads behind it that fail once more, later.
-            damage = damage_of(self.directory / CHECKPOINTS / str(candidate))
-            if damage is None:
-                step, (state, size) = candidate, self._read(candidate, like)
-                break
-            damaged[candidate] = damage
-            Console(stderr=True).print(f"[bold red]checkpoint {candidate} of {self.directory} is not whole: {damage}")
+        # Looked at before orbax does: a failed restore leaves threads behind it that fail once more, later.
+        damaged = self._newest_damaged(steps)
         if steps and len(damaged) == len(steps):
             raise RunError(f"no checkpoint of {self.directory} is whole; move the directory away to start over")
-        for candidate in damaged:
-            self._manager.delete(candidate)
-        if self.is_writer:
-            self._open_logs(size, step + 1 if steps else 0)
+        if len(damaged) < len(steps):
+            step = steps[len(damaged)]
+            state, size = self._read(step, like)
+        with explained(self.directory):
+            for candidate in damaged:
+                self._manager.delete(candidate)
+            if self.is_writer:
+                self._open_logs(size, step + 1 if steps else 0)
         return step, state
+
+    def _newest_damaged(self, steps: list[int]) -> list[int]:
+        """Those of the steps, newest first, that come before the first whole one; all processes get the same."""
+        count = 0
+        if self.is_writer:
+            console = Console(stderr=True)
+            for step in steps:
+                damage = damage_of(self.directory / CHECKPOINTS / str(step))
+                if damage is None:
+                    if count:
+                        console.print(f"[bold yellow]going on from checkpoint {step}, which is whole")
+                    break
+                console.print(f"[bold red]checkpoint {step} of {self.directory} is not whole: {damage}")
+                count += 1
+        if jax.process_count() > 1:
+            count = int(multihost_utils.broadcast_one_to_all(np.int32(count)))
+        return steps[:count]
 
     def _read(self, step: int, like: Any) -> tuple[Any, int]:
         # Compared before orbax restores: it would cast one type to another without a word.
         record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        if (layout := record.get("layout", 1)) != LAYOUT:
+            raise RunError(
+                f"checkpoint {step} of {self.directory} is of layout {layout}; this program reads layout {LAYOUT}: go"
+                " on with the version of the program that began the run, or move the directory away to start over"
+            )
         found, wanted = record["leaves"], described(like)
         for name in wanted | found:
             if found.get(name) != wanted.get(name):
@@ -148,12 +205,13 @@ class Run:
                     f"checkpoint {step} of {self.directory}: state{name} must be {wanted.get(name, 'absent')};"
                     f" got {found.get(name, 'absent')}"
                 )
-        parts = ocp.args.Composite(state=ocp.args.StandardRestore(like))
+        parts = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(placed, like)))
         return self._manager.restore(step, args=parts)["state"], record["metrics_size"]
 
     def _open_logs(self, size: int, first_step: int) -> None:
         """Cuts off what was logged after the checkpoint, and goes on from there."""
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         path = self.directory / METRICS
         path.touch()
@@ -162,39 +220,55 @@ class Run:
         os.truncate(path, size)
         self._metrics = path.open("ab")
         events = self.directory / EVENTS
-        # TensorBoard hides what earlier files have from `purge_step` on; a suffix, for names tell no more than seconds.
-        suffix = f".{len(list(events.glob('*')))}"
-        self._events = SummaryWriter(str(events), purge_step=first_step, filename_suffix=suffix)
+        events.mkdir(exist_ok=True)
+        # A suffix, for names tell no more than seconds. Not SummaryWriter, whose thread ends in silence when a disk is
+        # full, and whose queue then waits for ever.
+        self._events = EventsWriter(str(events / "events"), filename_suffix=f".{len(list(events.glob('*')))}")
+        # TensorBoard hides what earlier files have from this step on.
+        start = SessionLog(status=SessionLog.START)  # pyright: ignore[reportAttributeAccessIssue]
+        self._events.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
 
     def save(self, step: int, state: Any) -> None:
-        """Saves a checkpoint, whole or not at all; nothing is done if this step has one."""
-        if step in self._manager.all_steps():
-            return
+        """Begins to save a checkpoint, which is there whole or not at all; nothing is done if this step has one.
+
+        The state is copied before this returns, and written in the background, while training goes on; the next call,
+        or ``close``, waits for it.
+
+        Raises:
+          RunError: if this checkpoint, or the one before it, cannot be written; it says why.
+        """
+        with explained(self.directory):
+            if step not in self._manager.all_steps():
+                self._save(step, state)
+
+    def _save(self, step: int, state: Any) -> None:
         size = 0
         if self.is_writer:
             metrics = self._opened()
             os.fsync(metrics.fileno())
             size = metrics.tell()
             self._events.flush()
-        record = {"metrics_size": size, "leaves": described(state)}
+        record = {"layout": LAYOUT, "metrics_size": size, "leaves": described(state)}
         parts = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
         self._manager.save(step, args=parts)
-        if self.is_writer:
-            directory = self.directory / CHECKPOINTS / str(step)
-            write_atomically(directory / CHECKSUMS, json.dumps(checksums(directory)).encode())
 
     def log(self, step: int, **values: Any) -> None:
         """Adds a line to the metrics: numbers, or arrays of them (each entry of an array is a TensorBoard curve)."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
         if not self.is_writer:
             return
         metrics = self._opened()
         arrays = {name: np.asarray(value, dtype=float) for name, value in values.items()}
         line = {"step": step} | {name: numbers(array.tolist()) for name, array in arrays.items()}
-        metrics.write((json.dumps(line, allow_nan=False) + "\n").encode())
-        metrics.flush()
+        with explained(self.directory):
+            metrics.write((json.dumps(line, allow_nan=False) + "\n").encode())
+            metrics.flush()
         for name, array in arrays.items():
             for index, value in np.ndenumerate(array):
-                self._events.add_scalar("/".join([name, *map(str, index)]), value, step)
+                summary = scalar("/".join([name, *map(str, index)]), value)
+                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def _opened(self) -> Any:
         if self._metrics is None:
@@ -204,9 +278,31 @@ class Run:
     def save_figure(self, name: str, figure: Any) -> Path:
         """Writes a matplotlib figure into the directory; the suffix of ``name`` says in which format."""
         path = self.directory / name
-        if self.is_writer:
-            save_figure(path, figure)
+        save_figure(path, figure)
         return path
+
+
+@contextlib.contextmanager
+def explained(directory: Path) -> Iterator[None]:
+    """Makes a full disk, or one that cannot be written, a RunError that says so.
+
+    Libraries tell the system's error in words of their own, or as the cause of their error.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        seen: BaseException | None = error
+        while seen is not None:
+            for number, reason in REASONS.items():
+                if getattr(seen, "errno", None) == number or os.strerror(number) in str(seen):
+                    raise RunError(
+                        f"{directory}: {reason}. The checkpoints that are there are whole: when this is mended, the"
+                        f" same command goes on from the last of them ({seen})"
+                    ) from error
+            seen = seen.__cause__ or seen.__context__
+        raise
 
 
 def as_json(config: Any) -> dict[str, Any]:
@@ -227,15 +323,6 @@ def check_config(path: Path, config: Any, changeable: Collection[str]) -> None:
             )
 
 
-def described(tree: Any) -> dict[str, str]:
-    """Type and shape of every leaf, by its path."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else type(leaf).__name__
-        for path, leaf in leaves
-    }
-
-
 def lock(directory: Path) -> Any:
     """An open file that keeps other processes out of the directory until it is closed, or its process is gone."""
     file = (directory / "lock").open("w")
@@ -245,27 +332,6 @@ def lock(directory: Path) -> Any:
         file.close()
         raise RunError(f"another process is at work in {directory}") from None
     return file
-
-
-def checksums(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file below a directory but the list of checksums itself, by relative name."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file() and path.name != CHECKSUMS:
-            with path.open("rb") as file:
-                found[str(path.relative_to(directory))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
-def damage_of(checkpoint: Path) -> str | None:
-    """What is wrong with the files of a checkpoint, or None."""
-    try:
-        expected = json.loads((checkpoint / CHECKSUMS).read_text())
-    except (OSError, ValueError):
-        return "its process ended before the checksums were written"
-    found = checksums(checkpoint)
-    wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-    return f"{', '.join(wrong)} not as written" if wrong else None
 
 
 def numbers(value: Any) -> Any:
@@ -285,7 +351,12 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that nobody ever sees half of it, nor leaves half of it when killed."""
+    """Writes a file so that nobody ever sees half of it, nor leaves half of it when killed.
+
+    Of several processes of JAX only the first one writes.
+    """
+    if not devices.is_first():
+        return
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(content)
@@ -318,7 +389,8 @@ def progress(description: str, total: int, completed: int = 0) -> Iterator[Calla
       A function to call with the number of completed steps, and with numbers to show by name.
     """
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True)) as bar:
+    console = Console(stderr=True, quiet=not devices.is_first())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as bar:
         task = bar.add_task(description, total=total, completed=completed, note="")
 
         def advance(completed: int, **values: float) -> None:

@@ -9,8 +9,7 @@ See experiments/bert/README.md for the files, the numbers to expect and the minu
 
 import sys
 
-import tyro
-
+from experiments import devices
 from experiments.bert.bundle import CheckpointError
 from experiments.bert.data import DataError
 from experiments.bert.memory import keep_freed_memory
@@ -21,6 +20,6 @@ from experiments.runs import RunError
 if __name__ == "__main__":
     keep_freed_memory()
     try:
-        main(tyro.cli(Config, description=__doc__))
+        main(devices.command_line(Config, __doc__))
     except (CheckpointError, DataError, RunError, TokenError, ValueError) as error:
         sys.exit(str(error))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich
 
+from experiments import devices
 from experiments.bert import tasks, weights
 from experiments.bert.data import Problem
 from experiments.runs import write_atomically
@@ -61,8 +62,10 @@ def summary(trainer: "Trainer", state: "TrainState", step: int) -> dict[str, Any
         ]
         content = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         write_atomically(config.out / f"predictions_{name}.jsonl", content.encode())
-    weights.save(config.out / "model", trainer.sizes, chosen)
-    trainer.tokenizer.save(config.out / "model")
+    whole = devices.on_host(chosen)  # by all processes together
+    if devices.is_first():
+        weights.save(config.out / "model", trainer.sizes, whole)
+        trainer.tokenizer.save(config.out / "model")
     write_atomically(config.out / "model" / "labels.json", json.dumps(trainer.labels, ensure_ascii=False).encode())
     return result
 

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import rich
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from experiments.bert import data, model, pretrained, tasks, tokens
+from experiments import devices
+from experiments.bert import data, model, parallel, pretrained, tasks, tokens
 from experiments.bert.data import Example, Split
 from experiments.bert.fitting import after_epoch, averaged, triangle
 from experiments.bert.model import Parameters
@@ -71,6 +70,8 @@ class Config:
     """Of the head, dropout and the order of examples."""
     save_every: int = 200
     """Steps between checkpoints; there is one after each epoch."""
+    model_devices: int = 1
+    """Devices that share each layer's matrices; the others share the batch."""
     tiny: bool = False
     """A model and data so small that they show only that it works."""
 
@@ -223,7 +224,19 @@ class Trainer:
 
     def __init__(self, config: Config):
         if config.tiny:
-            kept = ("out", "task", "train", "valid", "test", "seed", "num_epochs", "save_every", "half", "patience")
+            kept = (
+                "out",
+                "task",
+                "train",
+                "valid",
+                "test",
+                "seed",
+                "num_epochs",
+                "save_every",
+                "half",
+                "patience",
+                "model_devices",
+            )
             changed = {name: getattr(config, name) for name in kept if getattr(config, name) != getattr(Config, name)}
             config = dataclasses.replace(TINY, **changed, tiny=True)
         self.config = config
@@ -247,9 +260,7 @@ class Trainer:
         # Neither where it is written nor when it ends is part of the compiled program.
         plain = dataclasses.replace(config, out=Path(), model=None, train=None, valid=None, test=None, seed=0)
         self.setup = Setup(plain, self.sizes, self.num_steps)
-        devices = jax.devices()
-        shared = len(devices) if config.batch_size % len(devices) == 0 else 1
-        self._mesh = Mesh(np.array(devices[:shared]), ("batch",))
+        self._mesh = devices.mesh(config.batch_size, config.model_devices)
 
     def initial_state(self) -> TrainState:
         """The model with a new head, and nothing trained."""
@@ -261,12 +272,14 @@ class Trainer:
             parameters = parameters._replace(pooler=pooler)
         if self.config.task != "classification":
             parameters = parameters._replace(pooler=None)
+        parameters = parallel.placed(parameters, self.sizes, self._mesh)
         whole: Any = parameters
+        # Moments lie where their parameters do.
         optimizer = make_optimizer(self.config, self.num_steps).init(whole)
         nothing = jnp.array(-1.0), jnp.array(0)
         state = TrainState(parameters, optimizer, parameters, parameters, *nothing)
         # Copied, so that no two parts share memory, which a step gives up.
-        return jax.device_put(jax.tree.map(jnp.copy, state), NamedSharding(self._mesh, P()))
+        return devices.everywhere(self._mesh, jax.tree.map(jnp.copy, state))
 
     def batch(self, part: Encoded, rows: np.ndarray) -> dict[str, jax.Array]:
         """The arrays of some examples, filled up to a whole batch by the first of them, which then do not count."""
@@ -279,7 +292,11 @@ class Trainer:
             [self.task.targets(part.examples[row], part.rows[row], self.index, length) for row in filled]
         )
         arrays["counts"] = (np.arange(len(filled)) < len(rows)).astype(np.float32)
-        return jax.device_put(arrays, NamedSharding(self._mesh, P("batch")))
+        return devices.spread(self._mesh, arrays)
+
+    def everywhere(self, tree: Any) -> Any:
+        """What every device needs in full."""
+        return devices.everywhere(self._mesh, tree)
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch."""
@@ -288,7 +305,7 @@ class Trainer:
     def predictions(self, parameters: Parameters, part: Encoded) -> Iterator[tuple[int, tasks.Prediction]]:
         """What is found in each example, by its place."""
         for rows in batch_rows(part.buckets, self.config.batch_size, None):
-            logits = np.asarray(evaluate_step(parameters, self.batch(part, rows), setup=self.setup))
+            logits = devices.on_host(evaluate_step(parameters, self.batch(part, rows), setup=self.setup))
             for row, values in zip(rows, logits, strict=False):
                 yield int(row), self.task.decode(values, part.examples[row], part.rows[row], self.labels)
 
@@ -322,8 +339,8 @@ def main(config: Config) -> dict[str, Any]:
     trainer = Trainer(config)
     config = trainer.config
     name = "f1" if config.task == "spans" else "accuracy"
-    root = jax.random.key(config.seed + 3)
-    with Run(config.out, config, changeable=("out", "save_every")) as run:
+    root = trainer.everywhere(jax.random.key(config.seed + 3))
+    with Run(config.out, config, changeable=("out", "save_every", "model_devices")) as run:
         report_problems(config.out, trainer)
         step, state = run.restore(trainer.initial_state())
         with progress(config.task, trainer.num_steps, step) as advance:
@@ -333,7 +350,7 @@ def main(config: Config) -> dict[str, Any]:
                     break
                 batch = trainer.batch(trainer.train, trainer.plan(epoch)[place])
                 key = jax.random.fold_in(root, step)
-                state, loss = train_step(state, key, batch, jnp.array(step), setup=trainer.setup)
+                state, loss = train_step(state, key, batch, trainer.everywhere(np.int32(step)), setup=trainer.setup)
                 step += 1
                 if step % 10 == 0:
                     run.log(step, loss=loss)

@@ -3,8 +3,7 @@
 import json
 import sys
 
-import tyro
-
+from experiments import devices
 from experiments.bert.bundle import CheckpointError
 from experiments.bert.memory import keep_freed_memory
 from experiments.bert.tokens import TokenError
@@ -26,7 +25,8 @@ VERBS = {
 
 def run() -> None:
     """Runs one verb; what ``predict`` says beside its triples goes to standard error."""
-    config = tyro.extras.subcommand_cli_from_dict({name: settings for name, (settings, _) in VERBS.items()})
+    choices = {name: settings for name, (settings, _) in VERBS.items()}
+    config = devices.command_line(choices, __doc__)
     keep_freed_memory()
     function = next(function for settings, function in VERBS.values() if type(config) is settings)
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rich
 
+from experiments import devices
 from experiments.information_extraction import model, protocols
 from experiments.information_extraction.data import Mention, Problem
 from experiments.information_extraction.protocols import Truth
@@ -59,7 +60,7 @@ def f1_at(trainer: "Trainer", part: "Encoded", found: Any, truths: list[Truth], 
 
 def summary(trainer: "Trainer", state: "TrainState", step: int) -> dict[str, Any]:
     """The numbers of a finished run; writes the predictions and the model that they are of."""
-    chosen = state.best if int(state.best_epoch) else state.average
+    chosen = devices.alone(state.best if int(state.best_epoch) else state.average)
     size = trainer.config.batch_size
     on_valid = trainer.reader.candidates(chosen, trainer.valid, size)
     scores = grid(trainer, trainer.valid, on_valid)
@@ -92,7 +93,8 @@ def summary(trainer: "Trainer", state: "TrainState", step: int) -> dict[str, Any
             json.dumps(record(t, of_text), ensure_ascii=False) for t, of_text in zip(truths, mentions, strict=True)
         ]
         write_atomically(trainer.config.out / f"predictions_{name}.jsonl", "".join(x + "\n" for x in lines).encode())
-    model.save(trainer.config.out / "model", trainer.extractor(chosen, thresholds))
+    if devices.is_first():
+        model.save(trainer.config.out / "model", trainer.extractor(chosen, thresholds))
     return result
 
 

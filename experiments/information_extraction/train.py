@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import rich
 
+from experiments import devices
 from experiments.bert import pretrained, tokens
 from experiments.bert.fitting import after_epoch, averaged, triangle
 from experiments.bert.train import batch_rows
@@ -196,6 +197,7 @@ class Trainer:
         rising = max(1, round(config.warmup * self.steps_per_epoch))
         settings = config.learning_rate, config.encoder_rate, config.weight_decay, config.clip, config.ema
         self.setup = Setup(self.sizes, settings, config.loss, (rising, self.num_steps))
+        self.mesh = devices.mesh(config.batch_size)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """The arrays of a step."""
@@ -260,7 +262,7 @@ class Trainer:
         means = {"both": jnp.array(0.5 * true), "decided": jnp.array(true), "true": jnp.array(true)}
         nothing = jnp.array(-1.0), jnp.array(0)
         state = TrainState(parameters, optimizer, parameters, parameters, *nothing, means)
-        return copied(state)
+        return devices.everywhere(self.mesh, copied(state))
 
     def started(self, directory: Path) -> Any:
         """The weights of a trained model, if it is one like this."""
@@ -282,16 +284,16 @@ def main(config: Config) -> dict[str, Any]:
     """Trains, chooses epoch and thresholds, reports on the test part, writes predictions, figures and the model."""
     trainer = Trainer(config)
     config = trainer.config
-    root = jax.random.key(config.seed + 3)
+    root = devices.everywhere(trainer.mesh, jax.random.key(config.seed + 3))
     with Run(config.out, config, changeable=("out", "save_every")) as run:
         problems_of(config.out, trainer)
         step, state = run.restore(trainer.initial_state())
         with progress("extraction", trainer.num_steps, step) as advance:
             while step < trainer.num_steps:
                 epoch, place = divmod(step, trainer.steps_per_epoch)
-                batch = trainer.batch(step)
-                key = jax.random.fold_in(root, step)
-                state, loss = train_step(state, key, batch, jnp.array(step), setup=trainer.setup)
+                batch = devices.spread(trainer.mesh, trainer.batch(step))
+                count = devices.everywhere(trainer.mesh, np.int32(step))
+                state, loss = train_step(state, jax.random.fold_in(root, step), batch, count, setup=trainer.setup)
                 step += 1
                 if step % 20 == 0:
                     run.log(step, loss=loss)
@@ -299,7 +301,7 @@ def main(config: Config) -> dict[str, Any]:
                 ends = place + 1 == trainer.steps_per_epoch
                 evaluated = ends and ((epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.num_epochs)
                 if evaluated:
-                    found = trainer.reader.candidates(state.average, trainer.valid, config.batch_size)
+                    found = trainer.reader.candidates(devices.alone(state.average), trainer.valid, config.batch_size)
                     mentions = trainer.reader.mentions(trainer.valid, found, (config.threshold, config.threshold))
                     score = f1_of(trainer.valid.truths(), only(mentions))
                     run.log(step, valid_f1=score)

@@ -19,8 +19,11 @@ import numpy as np
 import optax
 import rich
 import tyro
+from jax.sharding import Mesh
 from rich.table import Table
 
+from experiments import devices
+from experiments.devices import BATCH
 from experiments.onlstm import sentences
 from experiments.onlstm.model import Classifier, Encoder
 from experiments.onlstm.sentences import Examples, Packed, Split
@@ -147,10 +150,20 @@ def predict(parameters: Any, packed: Packed, *, task: Task, config: Config) -> j
 def accuracies(parameters: Any, data: Examples, task: Task, config: Config) -> dict[int, float]:
     """The share of right answers by bin."""
     right, num_steps = np.zeros(len(data.bins), bool), sentences.steps_for(data)
+    mesh = devices.mesh(config.batch_size)
     for rows in sentences.batches(data, config.batch_size, None):
-        packed, labels = sentences.packed_batch(data, rows, num_steps)
-        right[rows] = np.asarray(predict(parameters, packed, task=task, config=config)) == labels
+        packed, labels = spread_batch(mesh, data, rows, num_steps)
+        found, labels = devices.on_host((predict(parameters, packed, task=task, config=config), labels))
+        right[rows] = found == labels
     return {int(number): float(right[data.bins == number].mean()) for number in np.unique(data.bins)}
+
+
+def spread_batch(mesh: Mesh, data: Examples, rows: np.ndarray, num_steps: int) -> tuple[Packed, jax.Array]:
+    """The packed sentences of some examples and their labels: rows, and examples, are shared by the devices."""
+    packed, labels = sentences.packed_batch(data, rows, num_steps, multiple=mesh.shape[BATCH])
+    tokens, numbers, positions = devices.spread(mesh, packed[:3], axis=1)
+    ends, labels = devices.spread(mesh, (packed.ends, labels))
+    return Packed(tokens, numbers, positions, ends), labels
 
 
 def initial_state(task: Task, config: Config) -> TrainState:
@@ -176,10 +189,11 @@ def main(task: Task, config: Config, directory: Path) -> dict[str, Any]:
     num_steps = sentences.steps_for(data.train)
     steps_in_epoch = len(sentences.batches(data.train, config.batch_size, (config.seed, 0)))
     last = config.num_epochs * steps_in_epoch
+    mesh = devices.mesh(config.batch_size)
     with Run(directory, config, changeable=("num_epochs", "save_every")) as run:
         if file.exists():
             return json.loads(file.read_text(), object_hook=numbered)
-        step, state = run.restore(initial_state(task, config))
+        step, state = run.restore(devices.everywhere(mesh, initial_state(task, config)))
         if step > last:
             raise ValueError(f"{directory} has been trained for more than {config.num_epochs} epochs already")
         label = f"{config.encoder}, seed {config.seed}"
@@ -187,7 +201,7 @@ def main(task: Task, config: Config, directory: Path) -> dict[str, Any]:
             while step < last:
                 epoch, first = divmod(step, steps_in_epoch)
                 for rows in sentences.batches(data.train, config.batch_size, (config.seed, epoch))[first:]:
-                    packed, labels = sentences.packed_batch(data.train, rows, num_steps)
+                    packed, labels = spread_batch(mesh, data.train, rows, num_steps)
                     state, loss = train_step(state, packed, labels, task=task, config=shape)
                     step += 1
                     if step % 50 == 0:

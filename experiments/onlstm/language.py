@@ -26,9 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import rich
-import tyro
 from flax import linen as nn
 
+from experiments import devices
 from experiments.onlstm import corpus, parse
 from experiments.onlstm.model import RecurrentLayer, zero_carry
 from experiments.runs import Run, progress, write_atomically
@@ -225,10 +225,11 @@ def evaluate_window(parameters, carries, words, targets, *, model: LanguageModel
 
 def evaluate(parameters: Any, text: np.ndarray, model: LanguageModel) -> float:
     """Nats a word over a text [t, b], in windows, with the state carried on."""
-    carries, total, window = empty_carries(model.config, text.shape[1]), 0.0, 4 * model.config.window
+    mesh, total, window = devices.mesh(text.shape[1]), 0.0, 4 * model.config.window
+    carries = devices.spread(mesh, empty_carries(model.config, text.shape[1]))
     for start in range(0, len(text) - 1, window):
         end = min(start + window, len(text) - 1)
-        words, targets = jnp.asarray(text[start:end]), jnp.asarray(text[start + 1 : end + 1])
+        words, targets = devices.spread(mesh, (text[start:end], text[start + 1 : end + 1]), axis=1)
         loss, carries = evaluate_window(parameters, carries, words, targets, model=model)
         total += float(loss)
     return total / ((len(text) - 1) * text.shape[1])
@@ -254,6 +255,7 @@ def windows(config: Config, num_steps: int, epoch: int) -> list[tuple[int, int]]
 def initial_state(model: LanguageModel, seed: int) -> TrainState:
     """Weights, drawn from the seed, and everything else before the first window."""
     config = model.config
+    mesh = devices.mesh(config.batch_size)
     carries = empty_carries(config, config.batch_size)
     words = jnp.zeros((1, config.batch_size), jnp.int32)
     parameters = jax.jit(model.init)(jax.random.key(seed), words, carries)
@@ -262,7 +264,8 @@ def initial_state(model: LanguageModel, seed: int) -> TrainState:
     state = TrainState(
         parameters, make_optimizer(config).init(parameters), carries, parameters, zero, validations, zero
     )
-    return jax.tree.map(jnp.copy, state)  # so that no two parts share memory, which a step gives up
+    state = jax.tree.map(jnp.copy, state)  # so that no two parts share memory, which a step gives up
+    return devices.everywhere(mesh, state._replace(carries=devices.spread(mesh, state.carries)))
 
 
 def after_epoch(state: TrainState, epoch: int, valid: float, config: Config) -> TrainState:
@@ -290,11 +293,12 @@ def main(config: Config) -> dict[str, Any]:
     with Run(config.out, config, changeable=("num_epochs",)) as run:
         write_atomically(config.out / "vocabulary.json", json.dumps(data.vocabulary).encode())
         step, state = run.restore(initial_state(model, config.seed))
-        root = jax.random.key(config.seed + 1)
+        mesh = devices.mesh(config.batch_size)
+        root = devices.everywhere(mesh, jax.random.key(config.seed + 1))
         with progress(f"{config.cell}, seed {config.seed}", len(plan), step) as advance:
             while step < len(plan):
                 epoch, start, end = plan[step]
-                words, targets = jnp.asarray(train[start:end]), jnp.asarray(train[start + 1 : end + 1])
+                words, targets = devices.spread(mesh, (train[start:end], train[start + 1 : end + 1]), axis=1)
                 state, loss = train_step(state, jax.random.fold_in(root, step), words, targets, model=model)
                 step += 1
                 if step % 20 == 0:
@@ -318,7 +322,7 @@ def summary(state: TrainState, model: LanguageModel, data: corpus.Corpus, valid,
     result: dict[str, Any] = {f"{name}_perplexity": math.exp(value) for name, value in nats.items()}
     if model.config.characters:
         result |= {f"{name}_bits_per_character": value / math.log(2) for name, value in nats.items()}
-    trained = Trained(model, state.average, data.vocabulary)
+    trained = Trained(model, devices.alone(state.average), data.vocabulary)
     result["sample"] = " ".join(trained.sample(jax.random.key(0), 30))
     if any(sentence.spans for sentence in data.test):
         result["f1"] = parse.model_scores(data.test, data.vocabulary, trained.distances)
@@ -376,8 +380,8 @@ def load_model(directory: Path) -> Trained:
     model = LanguageModel(dataclasses.replace(original, out=Path(), num_epochs=0, seed=0), len(vocabulary))
     with Run(directory, original) as run:
         _, state = run.restore(initial_state(model, original.seed))
-    return Trained(model, state.average, vocabulary)
+    return Trained(model, devices.alone(state.average), vocabulary)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    main(devices.command_line(Config, __doc__))

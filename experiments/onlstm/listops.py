@@ -17,6 +17,7 @@ from pathlib import Path
 
 import tyro
 
+from experiments import devices
 from experiments.onlstm import classification, listops_data
 from experiments.onlstm.classification import Arguments, Config, Task
 from experiments.onlstm.sentences import Split, split_examples
@@ -63,4 +64,4 @@ class ListopsArguments(Arguments):
 
 
 if __name__ == "__main__":
-    classification.compare(LISTOPS, tyro.cli(ListopsArguments, description=__doc__))
+    classification.compare(LISTOPS, devices.command_line(ListopsArguments, __doc__))

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rich
-import tyro
 
+from experiments import devices
 from experiments.onlstm import classification, logic_data
 from experiments.onlstm.classification import Arguments, Config, Task
 from experiments.onlstm.sentences import Split, split_examples
@@ -57,4 +57,4 @@ class LogicArguments(Arguments):
 
 
 if __name__ == "__main__":
-    classification.compare(LOGIC, tyro.cli(LogicArguments, description=__doc__))
+    classification.compare(LOGIC, devices.command_line(LogicArguments, __doc__))

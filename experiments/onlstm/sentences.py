@@ -4,6 +4,7 @@ Sentences of a batch differ in length by far: padded to the longest one, most of
 Here they stand end to end in rows, and the scan starts anew where one begins (``reset``).
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -81,8 +82,10 @@ def batches(data: Examples, batch_size: int, seed: tuple[int, ...] | None) -> np
     return rows[: count // batch_size * batch_size].reshape(-1, batch_size)
 
 
-def pack(tokens: np.ndarray, lengths: np.ndarray, num_steps: int) -> Packed:
+def pack(tokens: np.ndarray, lengths: np.ndarray, num_steps: int, multiple: int = 1) -> Packed:
     """Packs sentences [n, t] of these lengths into rows of ``num_steps``: the longest first, each where it fits best.
+
+    The number of rows is a multiple of ``ROWS`` and of ``multiple``, the devices that share them.
 
     Raises:
       ValueError: if a sentence is empty or longer than a row.
@@ -101,7 +104,8 @@ def pack(tokens: np.ndarray, lengths: np.ndarray, num_steps: int) -> Packed:
             row[sentence] = rows_with[free].pop()
         start[sentence] = num_steps - free
         rows_with[free - length].append(int(row[sentence]))
-    shape = (num_steps, -(-num_rows // ROWS) * ROWS)
+    unit = math.lcm(ROWS, multiple)
+    shape = (num_steps, -(-num_rows // unit) * unit)
     packed = Packed(
         np.zeros(shape, np.int32),
         np.full(shape, len(lengths), np.int32),
@@ -115,10 +119,10 @@ def pack(tokens: np.ndarray, lengths: np.ndarray, num_steps: int) -> Packed:
     return packed
 
 
-def packed_batch(data: Examples, rows: np.ndarray, num_steps: int) -> tuple[Packed, np.ndarray]:
+def packed_batch(data: Examples, rows: np.ndarray, num_steps: int, multiple: int = 1) -> tuple[Packed, np.ndarray]:
     """The packed sentences of some examples, all first ones before all second ones, and the labels."""
     flat = data.tokens[rows].swapaxes(0, 1).reshape(-1, data.tokens.shape[2])
-    return pack(flat, data.lengths[rows].T.reshape(-1), num_steps), data.labels[rows]
+    return pack(flat, data.lengths[rows].T.reshape(-1), num_steps, multiple), data.labels[rows]
 
 
 def steps_for(data: Examples) -> int:

@@ -20,11 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import rich
-import tyro
+from jax.sharding import PartitionSpec as P
 from matplotlib.figure import Figure
 from rich.table import Table
 from sklearn.datasets import load_digits
 
+from experiments import devices
+from experiments.devices import BATCH
+from experiments.runs import save_figure, write_atomically
 from jaxlab import metrics
 
 
@@ -170,7 +173,7 @@ def run(key: jax.Array, x: np.ndarray, y: np.ndarray, config: Config) -> dict[st
     return results
 
 
-def draw_figure(results: dict[str, np.ndarray], config: Config, path: Path) -> None:
+def figure_of(results: dict[str, np.ndarray], config: Config) -> Figure:
     """The test F1 in the course of the fine-tuning, one panel for each size of the batch."""
     figure = Figure(figsize=(5.5 * len(config.batch_sizes), 4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(config.batch_sizes), sharey=True))
@@ -189,16 +192,23 @@ def draw_figure(results: dict[str, np.ndarray], config: Config, path: Path) -> N
         panel.set(xlabel="steps of fine-tuning", title=f"batches of {size}")
     panels[0].set_ylabel(f"test F1 (mean of {config.num_seeds} seeds)")
     panels[-1].legend(loc="lower right")
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def main(config: Config) -> dict[str, tuple[float, float]]:
     """Runs all seeds; prints and writes mean test F1 and standard error."""
     x, y = load(config.digit)
     keys = jax.random.split(jax.random.key(0), config.num_seeds)
-    curves = jax.jit(lambda keys: jax.lax.map(lambda key: run(key, x, y, config), keys))(keys)
+    mesh = devices.mesh(config.num_seeds)
+
+    def of_device(keys):
+        return jax.lax.map(lambda key: run(key, x, y, config), keys)
+
+    # Each device has seeds of its own, and the same bits for them as one device has.
+    spread = jax.jit(jax.shard_map(of_device, mesh=mesh, in_specs=P(BATCH), out_specs=P(BATCH), check_vma=False))
+    curves = devices.on_host(spread(devices.spread(mesh, keys)))
     names = (f"{loss}, batch {size}" for size in config.batch_sizes for loss in LOSSES)
-    curves = {name: np.asarray(curves[name]) for name in ("before fine-tuning", *names)}
+    curves = {name: curves[name] for name in ("before fine-tuning", *names)}
     results = {name: curve[:, -1] for name, curve in curves.items()}
     baseline = results["before fine-tuning"]
     table = Table("loss of the fine-tuning", "test F1", "against before (paired)")
@@ -211,10 +221,10 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
     rich.print(f"{y.sum()} positives of {len(y)}, {config.num_seeds} seeds")
     rich.print(table)
     config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "results.json").write_text(json.dumps(summary, indent=1) + "\n")
-    draw_figure(curves, config, config.out / "f1.png")
+    write_atomically(config.out / "results.json", (json.dumps(summary, indent=1) + "\n").encode())
+    save_figure(config.out / "f1.png", figure_of(curves, config))
     return summary
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    main(devices.command_line(Config, __doc__))

@@ -3,8 +3,7 @@
 import json
 import sys
 
-import tyro
-
+from experiments import devices
 from experiments.images import DataError
 from experiments.runs import RunError
 from experiments.vqvae_pixelcnn.evaluate import Evaluation, evaluate
@@ -22,7 +21,8 @@ VERBS = {
 
 def main() -> None:
     """Runs one verb and prints its results as JSON."""
-    config = tyro.extras.subcommand_cli_from_dict({name: settings for name, (settings, _) in VERBS.items()})
+    choices = {name: settings for name, (settings, _) in VERBS.items()}
+    config = devices.command_line(choices, __doc__)
     run = next(function for settings, function in VERBS.values() if type(config) is settings)
     try:
         print(json.dumps(run(config), indent=1))

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from experiments import devices
+from experiments.devices import BATCH
 from experiments.runs import CONFIG, Run, RunError, progress
 from experiments.vqvae_pixelcnn.priors import PRIORS, PriorName, log_prob
 from experiments.vqvae_pixelcnn.train import codes_of, config_at, load, trained
@@ -69,6 +72,23 @@ def initial_state(config: PriorConfig, prior: Any) -> PriorState:
     return PriorState(params, optimizer_of(config).init(params))
 
 
+def spread_step(config: PriorConfig, prior: Any, mesh: Mesh) -> Callable:
+    """A step of training over a mesh, compiled: (state, codes, labels) to the state after it, and bits of an image."""
+    optimizer = optimizer_of(config)
+
+    def step(state, codes, labels):
+        def loss_fn(params):
+            bits = -log_prob(prior.apply(params, codes, labels), codes) / jnp.log(2)
+            return jax.lax.pmean(jnp.mean(bits), BATCH)
+
+        bits, gradient = jax.value_and_grad(loss_fn)(state.params)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+        return PriorState(optax.apply_updates(state.params, updates), optimizer_state), bits
+
+    spread = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(BATCH), P(BATCH)), out_specs=(P(), P()))
+    return jax.jit(spread, donate_argnums=0)
+
+
 def fit_prior(config: PriorConfig) -> dict[str, Any]:
     """Trains the prior, or goes on with it; returns the bits of an image in the last batch."""
     settings = config_at(config.auto_encoder)
@@ -76,30 +96,17 @@ def fit_prior(config: PriorConfig) -> dict[str, Any]:
     images, labels = load(settings.data)[0]
     codes = codes_of(functions, vqvae_state, images)
     prior = prior_of(config, functions.num_codes, codes.shape[1:])
-    optimizer = optimizer_of(config)
-    mesh = Mesh(np.array(jax.devices()), ("batch",))
-
-    def step(state, codes, labels):
-        def loss_fn(params):
-            bits = -log_prob(prior.apply(params, codes, labels), codes) / jnp.log(2)
-            return jax.lax.pmean(jnp.mean(bits), "batch")
-
-        bits, gradient = jax.value_and_grad(loss_fn)(state.params)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-        return PriorState(optax.apply_updates(state.params, updates), optimizer_state), bits
-
-    spread = jax.shard_map(step, mesh=mesh, in_specs=(P(), P("batch"), P("batch")), out_specs=(P(), P()))
-    train_step = jax.jit(spread, donate_argnums=0)
+    mesh = devices.mesh(config.batch_size)
+    train_step = spread_step(config, prior, mesh)
     bits = jnp.nan
     with Run(config.out, config, changeable=("out", "save_every")) as run:
         # Compiled as one: otherwise each operation of the network is by itself.
         start = jax.jit(functools.partial(initial_state, config, prior))()
-        start = jax.device_put(start, NamedSharding(mesh, P()))
-        number, state = run.restore(start)
+        number, state = run.restore(devices.everywhere(mesh, start))
         with progress(config.prior, config.num_steps, number) as advance:
             while number < config.num_steps:
                 chosen = np.random.default_rng([config.seed, number]).integers(len(codes), size=config.batch_size)
-                state, bits = train_step(state, codes[chosen], labels[chosen])
+                state, bits = train_step(state, *devices.spread(mesh, (codes[chosen], labels[chosen])))
                 number += 1
                 if number % config.log_every == 0 or number == config.num_steps:
                     run.log(number, bits=bits)

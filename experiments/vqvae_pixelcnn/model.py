@@ -62,8 +62,26 @@ class Model:
     """Of Adam."""
 
 
-def quantizer_of(model: Model, axis_name: str | None = None) -> tuple[Quantizer, int]:
-    """The quantizer, and how many features it quantizes."""
+#: Whose codebook can be spread over devices.
+SPREADABLE: tuple[QuantizerName, ...] = ("ema", "ema_restart", "gradient", "rotation", "cosine")
+#: Whose noise is drawn for the whole batch at once: the compiler spreads their step over devices, by shapes alone.
+NOISY: tuple[QuantizerName, ...] = ("gumbel", "stochastic")
+
+
+def quantizer_of(
+    model: Model, axis_name: str | None = None, code_axis_name: str | None = None
+) -> tuple[Quantizer, int]:
+    """The quantizer, and how many features it quantizes.
+
+    Args:
+      model: settings.
+      axis_name: of the axis over which vectors are spread.
+      code_axis_name: of the axis over which the codebook is spread.
+    """
+    if code_axis_name is not None and model.quantizer not in SPREADABLE:
+        raise ValueError(
+            f"{model.quantizer}: its codebook cannot be spread over devices; those of {', '.join(SPREADABLE)} can"
+        )
     commitment = model.gamma * model.beta
     ema = functools.partial(
         quantize.ema_vector_quantizer,
@@ -71,6 +89,7 @@ def quantizer_of(model: Model, axis_name: str | None = None) -> tuple[Quantizer,
         commitment_weight=commitment,
         initial_codes=quantize.random_rows,
         axis_name=axis_name,
+        code_axis_name=code_axis_name,
     )
     gradient = functools.partial(
         quantize.vector_quantizer,
@@ -79,6 +98,7 @@ def quantizer_of(model: Model, axis_name: str | None = None) -> tuple[Quantizer,
         commitment_weight=commitment,
         initial_codes=quantize.random_rows,
         axis_name=axis_name,
+        code_axis_name=code_axis_name,
     )
     restarted = functools.partial(ema, restart_threshold=0.1)
     bits = round(math.log2(model.num_codes))
@@ -190,7 +210,13 @@ def as_brightness(images: jax.Array) -> jax.Array:
     return images.astype(jnp.float32) / 255
 
 
-def vqvae(model: Model, shape: tuple[int, ...], variance: float, axis_name: str | None = None) -> VqVae:
+def vqvae(
+    model: Model,
+    shape: tuple[int, ...],
+    variance: float,
+    axis_name: str | None = None,
+    code_axis_name: str | None = None,
+) -> VqVae:
     """The model for images [height, width, channels] with this variance of brightness.
 
     Args:
@@ -198,13 +224,14 @@ def vqvae(model: Model, shape: tuple[int, ...], variance: float, axis_name: str 
       shape: of one image; height and width are multiples of 4.
       variance: of the brightness of the training images, which scales the reconstruction error.
       axis_name: of the axis over which the batch is spread.
+      code_axis_name: of the axis over which the codebook is spread, in ``step``.
 
     Returns:
       Its functions, not yet compiled.
     """
     if shape[0] % 4 or shape[1] % 4:
         raise ValueError(f"vqvae: height and width must be multiples of 4; got {shape}")
-    quantizer, num_features = quantizer_of(model, axis_name)
+    quantizer, num_features = quantizer_of(model, axis_name, code_axis_name)
     encoder: Any = Encoder(model, num_features)
     decoder: Any = Decoder(model, shape[-1])
     optimizer = optax.adam(model.learning_rate)

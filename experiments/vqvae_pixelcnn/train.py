@@ -13,9 +13,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from experiments import devices
+from experiments.devices import BATCH, MODEL
 from experiments.images import Labelled, load_labelled
 from experiments.runs import CONFIG, Run, RunError, progress
-from experiments.vqvae_pixelcnn.model import Model, TrainState, VqVae, vqvae
+from experiments.vqvae_pixelcnn.model import NOISY, Model, TrainState, VqVae, vqvae
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,12 @@ class Config:
     seed: int = 0
     save_every: int = 500
     log_every: int = 50
+    model_devices: int = 1
+    """Devices among which the codebook is spread; the others share the batch."""
 
+
+#: What may differ when a run is started again.
+CHANGEABLE = ("out", "num_steps", "save_every", "model_devices")
 
 TINY = {"data": Data("digits"), "model": Model(num_codes=64, hidden=16, residual_hidden=8, code_dim=8)}
 
@@ -66,16 +73,49 @@ def load(data: Data) -> tuple[Labelled, Labelled]:
 functions_of = functools.cache(vqvae)
 
 
-def built(model: Model, images: np.ndarray, axis_name: str | None = None) -> VqVae:
+def built(model: Model, images: np.ndarray, axis_name: str | None = None, code_axis_name: str | None = None) -> VqVae:
     """The functions of the model for images like these."""
-    return functions_of(model, images.shape[1:], float((images / 255.0).var()), axis_name)
+    return functions_of(model, images.shape[1:], float((images / 255.0).var()), axis_name, code_axis_name)
 
 
-@functools.cache
-def spread_step(functions: VqVae, mesh: Mesh) -> Callable:
-    """A compiled step of training with the batch spread over devices."""
-    spread = jax.shard_map(functions.step, mesh=mesh, in_specs=(P(), P(), P("batch")), out_specs=(P(), P()))
-    return jax.jit(spread, donate_argnums=1)
+def specs_of(state: Any, mesh: Mesh) -> Any:
+    """How the state lies on the mesh: parts of the codebook on the axis ``model``, everything else everywhere."""
+
+    def spec(path: Any, leaf: Any) -> P:
+        of_codebook = "quantizer" in jax.tree_util.keystr(path) and leaf.ndim
+        return P(MODEL) if of_codebook and mesh.shape[MODEL] > 1 else P()
+
+    return jax.tree_util.tree_map_with_path(spec, state)
+
+
+def spread_step(model: Model, images: np.ndarray, mesh: Mesh, state: Any) -> Callable:
+    """A step of training over a mesh, compiled: (key, state, images) to the state after it, and metrics.
+
+    Args:
+      model: settings.
+      images: of the training.
+      mesh: of devices.
+      state: one like the states to come, on the mesh or not.
+    """
+    specs = specs_of(state, mesh)
+    if model.quantizer in NOISY:
+        step = built(model, images).step
+    else:
+        names = BATCH, MODEL if mesh.shape[MODEL] > 1 else None
+        step = jax.shard_map(
+            built(model, images, *names).step,
+            mesh=mesh,
+            in_specs=(P(), specs, P(BATCH)),
+            out_specs=(specs, P()),
+        )
+    # The same objects as before: a state that comes out goes in again, without being compiled for once more.
+    lies = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+    return jax.jit(step, donate_argnums=1, out_shardings=(lies, NamedSharding(mesh, P())))
+
+
+def on_mesh(state: Any, mesh: Mesh) -> Any:
+    """The state as its step wants it."""
+    return jax.tree.map(lambda leaf, spec: devices.place(leaf, NamedSharding(mesh, spec)), state, specs_of(state, mesh))
 
 
 def batch_at(seed: int, step: int, images: np.ndarray, size: int) -> np.ndarray:
@@ -92,20 +132,16 @@ def first_arguments(config: Config, images: np.ndarray) -> tuple[jax.Array, jax.
 def train(config: Config) -> dict[str, Any]:
     """Trains the auto-encoder, or goes on with it; returns the metrics of the last step."""
     images = load(config.data)[0].images
-    devices = jax.devices()
-    if config.batch_size % len(devices):
-        raise ValueError(f"batch_size must be a multiple of the {len(devices)} devices; got {config.batch_size}")
-    mesh = Mesh(np.array(devices), ("batch",))
-    train_step = spread_step(built(config.model, images, "batch"), mesh)
-    everywhere = NamedSharding(mesh, P())
-    key = jax.device_put(jax.random.key(config.seed + 1), everywhere)
+    mesh = devices.mesh(config.batch_size, config.model_devices)
+    key = devices.everywhere(mesh, jax.random.key(config.seed + 1))
     metrics: dict[str, Any] = {}
-    with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
+    with Run(config.out, config, changeable=CHANGEABLE) as run:
         start = jax.jit(built(config.model, images).init)(*first_arguments(config, images))
-        step, state = run.restore(jax.device_put(start, everywhere))
+        train_step = spread_step(config.model, images, mesh, start)
+        step, state = run.restore(on_mesh(start, mesh))
         with progress("auto-encoder", config.num_steps, step) as advance:
             while step < config.num_steps:
-                batch = batch_at(config.seed, step, images, config.batch_size)
+                batch = devices.spread(mesh, batch_at(config.seed, step, images, config.batch_size))
                 state, metrics = train_step(jax.random.fold_in(key, step), state, batch)
                 step += 1
                 if step % config.log_every == 0 or step == config.num_steps:
@@ -120,7 +156,7 @@ def trained(config: Config) -> tuple[VqVae, TrainState]:
     """The auto-encoder of a finished run, its functions compiled."""
     images = load(config.data)[0].images
     functions = built(config.model, images)
-    with Run(config.out, config, changeable=("out", "num_steps", "save_every")) as run:
+    with Run(config.out, config, changeable=CHANGEABLE) as run:
         # Only what it looks like: computing it would have to be compiled.
         step, state = run.restore(jax.eval_shape(functions.init, *first_arguments(config, images)))
     if step < config.num_steps:

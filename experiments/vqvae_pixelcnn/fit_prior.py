@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,15 +70,9 @@ def initial_state(config: PriorConfig, prior: Any) -> PriorState:
     return PriorState(params, optimizer_of(config).init(params))
 
 
-def fit_prior(config: PriorConfig) -> dict[str, Any]:
-    """Trains the prior, or goes on with it; returns the bits of an image in the last batch."""
-    settings = config_at(config.auto_encoder)
-    functions, vqvae_state = trained(settings)
-    images, labels = load(settings.data)[0]
-    codes = codes_of(functions, vqvae_state, images)
-    prior = prior_of(config, functions.num_codes, codes.shape[1:])
+def spread_step(config: PriorConfig, prior: Any, mesh: Mesh) -> Callable:
+    """A compiled step of training with the batch spread over devices."""
     optimizer = optimizer_of(config)
-    mesh = Mesh(np.array(jax.devices()), ("batch",))
 
     def step(state, codes, labels):
         def loss_fn(params):
@@ -89,7 +84,19 @@ def fit_prior(config: PriorConfig) -> dict[str, Any]:
         return PriorState(optax.apply_updates(state.params, updates), optimizer_state), bits
 
     spread = jax.shard_map(step, mesh=mesh, in_specs=(P(), P("batch"), P("batch")), out_specs=(P(), P()))
-    train_step = jax.jit(spread, donate_argnums=0)
+    return jax.jit(spread, donate_argnums=0)
+
+
+def fit_prior(config: PriorConfig) -> dict[str, Any]:
+    """Trains the prior, or goes on with it; returns the bits of an image in the last batch."""
+    settings = config_at(config.auto_encoder)
+    functions, vqvae_state = trained(settings)
+    images, labels = load(settings.data)[0]
+    codes = codes_of(functions, vqvae_state, images)
+    prior = prior_of(config, functions.num_codes, codes.shape[1:])
+    mesh = Mesh(np.array(jax.devices()), ("batch",))
+
+    train_step = spread_step(config, prior, mesh)
     bits = jnp.nan
     with Run(config.out, config, changeable=("out", "save_every")) as run:
         # Compiled as one: otherwise each operation of the network is by itself.

@@ -2,12 +2,15 @@ r"""Distances and dependences between samples, each with the diagonal (biased) a
 
 All are means of a kernel over pairs. Over all pairs they are V-statistics, never negative and biased; over pairs of
 different samples they are U-statistics, unbiased, and negative about half the time where the truth is 0.
+
+Time grows as the square of the number of samples, memory in proportion to it.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxlab import _check
@@ -82,15 +85,39 @@ def linear_kernel(x: Float[Array, "d"], y: Float[Array, "d"]) -> Float[Array, ""
     return jnp.dot(widen(x), widen(y), precision="highest").astype(x.dtype)
 
 
-def _grid(kernel, x, y):
-    return jax.vmap(lambda one: jax.vmap(lambda other: kernel(one, other))(y))(x)
+# So many samples are paired with all others at a time; of fewer there is no loop.
+ROWS = 256
 
 
-def _mean_of_pairs(grid, unbiased):
-    size = grid.shape[0]
-    if not unbiased:
-        return jnp.mean(grid)
-    return jnp.sum(jnp.where(jnp.eye(size, dtype=bool), 0, grid)) / (size * (size - 1))
+def _by_rows(of_row, x):
+    """A function of the number of each sample and of the sample, with memory for ROWS of them, in the gradient too."""
+    items = (jnp.arange(x.shape[0]), x)
+    if x.shape[0] <= ROWS:
+        return jax.vmap(lambda *item: of_row(item))(*items)
+    return lax.map(jax.checkpoint(of_row), items, batch_size=ROWS)
+
+
+def _row_of(kernel, y, without_itself=False):
+    """From the number of a sample, and the sample, to the kernel of it with all of ``y``; 0 with that of its number."""
+
+    def row(item):
+        number, one = item
+        values = jax.vmap(lambda other: kernel(one, other))(y)
+        return jnp.where(jnp.arange(y.shape[0]) == number, 0, values) if without_itself else values
+
+    return row
+
+
+def _mean_of_pairs(kernel, x, y):
+    row = _row_of(kernel, y)
+    return jnp.mean(_by_rows(lambda item: jnp.mean(row(item)), x))
+
+
+def _mean_within(kernel, x, unbiased):
+    """Over the pairs of samples of one set."""
+    size = x.shape[0]
+    row = _row_of(kernel, x, unbiased)
+    return jnp.sum(_by_rows(lambda item: jnp.sum(row(item)), x)) / (size * (size - 1 if unbiased else size))
 
 
 @jit(static=("kernel", "unbiased"))
@@ -130,25 +157,49 @@ def mmd(
         enough(f"mmd of {name}", samples, 2 if unbiased else 1)
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"mmd: x has vectors of size {x.shape[1]}, y of size {y.shape[1]}")
-    within = _mean_of_pairs(_grid(kernel, x, x), unbiased) + _mean_of_pairs(_grid(kernel, y, y), unbiased)
-    return within - 2 * jnp.mean(_grid(kernel, x, y))
+    within = _mean_within(kernel, x, unbiased) + _mean_within(kernel, y, unbiased)
+    return within - 2 * _mean_of_pairs(kernel, x, y)
 
 
-def _hsic_of_grids(left, right, unbiased):
-    size = left.shape[0]
+def _centred_rows(kernel, x, unbiased):
+    """Rows of the kernel's matrix, less their means and those of the columns; unbiased, less the mean off the diagonal.
+
+    A constant off the diagonal changes nothing in the unbiased estimate; without it its three terms do not cancel.
+    """
+    size = x.shape[0]
+    row = _row_of(kernel, x, unbiased)
+    sums = _by_rows(lambda item: jnp.sum(row(item)), x)
+    if unbiased:
+        mean = jnp.sum(sums) / (size * (size - 1))
+        return lambda item: jnp.where(jnp.arange(size) == item[0], 0, row(item) - mean)
+    means = sums / size
+    return lambda item: row(item) - means[item[0]] - means + jnp.mean(means)
+
+
+def _hsics(kernel, x, y, unbiased):
+    """The dependence of x on itself, of x on y, and of y on itself, with memory for some rows of their matrices.
+
+    The kernel is symmetric: the means of rows are those of columns.
+    """
+    size = x.shape[0]
+    left, right = _centred_rows(kernel, x, unbiased), _centred_rows(kernel, y, unbiased)
+
+    def of_row(item):
+        number, (one, other) = item
+        a, b = left((number, one)), right((number, other))
+        return jnp.stack([a @ a, a @ b, b @ b]), jnp.sum(a), jnp.sum(b)
+
+    items = (jnp.arange(size), (x, y))
+    if size <= ROWS:
+        products, of_left, of_right = jax.vmap(lambda *item: of_row(item))(*items)
+    else:
+        products, of_left, of_right = lax.map(jax.checkpoint(of_row), items, batch_size=ROWS)
+    products = jnp.sum(products, 0)
     if not unbiased:
-
-        def centered(grid):
-            return grid - grid.mean(0, keepdims=True) - grid.mean(1, keepdims=True) + grid.mean()
-
-        return jnp.sum(centered(left) * centered(right)) / size**2
-    diagonal = jnp.eye(size, dtype=bool)
-    left, right = jnp.where(diagonal, 0, left), jnp.where(diagonal, 0, right)
-    # A constant off the diagonal changes nothing; without it the three terms do not cancel.
-    left, right = (jnp.where(diagonal, 0, grid - jnp.sum(grid) / (size * (size - 1))) for grid in (left, right))
-    products = jnp.sum(left * right)
-    sums = jnp.sum(left) * jnp.sum(right) / ((size - 1) * (size - 2))
-    rows = 2 / (size - 2) * jnp.sum(left.sum(0) * right.sum(0))
+        return products / size**2
+    pairs = [(of_left, of_left), (of_left, of_right), (of_right, of_right)]
+    sums = jnp.stack([jnp.sum(a) * jnp.sum(b) for a, b in pairs]) / ((size - 1) * (size - 2))
+    rows = 2 / (size - 2) * jnp.stack([jnp.sum(a * b) for a, b in pairs])
     return (products + sums - rows) / (size * (size - 3))
 
 
@@ -190,7 +241,7 @@ def hsic(
     _check.same_shape("hsic", x=x[:, 0], y=y[:, 0])
     enough("hsic", x, 4 if unbiased else 1)
     x, y = widen(x), widen(y)
-    return _hsic_of_grids(_grid(kernel, x, x), _grid(kernel, y, y), unbiased)
+    return _hsics(kernel, x, y, unbiased)[1]
 
 
 @jit(static=("kernel", "unbiased"))
@@ -232,10 +283,10 @@ def centered_kernel_alignment(
     _check.same_shape("centered_kernel_alignment", x=x[:, 0], y=y[:, 0])
     enough("centered_kernel_alignment", x, 4 if unbiased else 1)
     x, y = widen(x), widen(y)
-    left, right = _grid(kernel, x, x), _grid(kernel, y, y)
-    squares = _hsic_of_grids(left, left, unbiased) * _hsic_of_grids(right, right, unbiased)
+    of_left, of_both, of_right = _hsics(kernel, x, y, unbiased)
+    squares = of_left * of_right
     varies = squares > 0
-    return jnp.where(varies, _hsic_of_grids(left, right, unbiased) / jnp.sqrt(jnp.where(varies, squares, 1)), 0)
+    return jnp.where(varies, of_both / jnp.sqrt(jnp.where(varies, squares, 1)), 0)
 
 
 def _distance(x, y):
@@ -275,8 +326,8 @@ def energy_distance(x: Float[Array, "n d"], y: Float[Array, "m d"], *, unbiased:
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"energy_distance: x has vectors of size {x.shape[1]}, y of size {y.shape[1]}")
     x, y = widen(x), widen(y)
-    within = _mean_of_pairs(_grid(_distance, x, x), unbiased) + _mean_of_pairs(_grid(_distance, y, y), unbiased)
-    return 2 * jnp.mean(_grid(_distance, x, y)) - within
+    within = _mean_within(_distance, x, unbiased) + _mean_within(_distance, y, unbiased)
+    return 2 * _mean_of_pairs(_distance, x, y) - within
 
 
 @jit(static=("unbiased",))
@@ -307,7 +358,9 @@ def kendall(x: Float[Array, "n"], y: Float[Array, "n"], *, unbiased: bool = True
     _check.same_shape("kendall", x=x, y=y)
     enough("kendall", x, 2 if unbiased else 1)
     x, y = widen(x), widen(y)
-    return _mean_of_pairs(jnp.sign(x[:, None] - x[None]) * jnp.sign(y[:, None] - y[None]).astype(x.dtype), unbiased)
+    # Its derivative is 0, so one expression makes no matrix: it is summed as it is computed.
+    signs = jnp.sign(x[:, None] - x[None]) * jnp.sign(y[:, None] - y[None]).astype(x.dtype)
+    return jnp.sum(signs) / (x.size * (x.size - 1 if unbiased else x.size))
 
 
 @jit(static=("unbiased",))
@@ -340,5 +393,8 @@ def gini(samples: Float[Array, "n"], *, unbiased: bool = True) -> Float[Array, "
     """
     enough("gini", samples, 2 if unbiased else 1)
     samples = widen(samples)
-    difference = samples[:, None] - samples[None]
-    return _mean_of_pairs(difference * jnp.sign(difference), unbiased) / (2 * jnp.mean(samples))
+
+    def distance(one, other):
+        return (one - other) * jnp.sign(one - other)
+
+    return _mean_within(distance, samples, unbiased) / (2 * jnp.mean(samples))

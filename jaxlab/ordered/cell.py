@@ -50,6 +50,12 @@ def levels_of(function: str, hidden_dim: int, chunk_size: int) -> int:
     return hidden_dim // chunk_size
 
 
+def each_for(number: int, levels: Float[Array, "*batch k"]) -> Float[Array, "*batch h"]:
+    """Every element so many times, one after the other."""
+    wide = lax.broadcast_in_dim(levels, (*levels.shape, number), range(levels.ndim))
+    return wide.reshape(*levels.shape[:-1], levels.shape[-1] * number)
+
+
 @jit(static=("chunk_size", "inclusive", "split"))
 def ordered_lstm(
     carry: LSTMCarry,
@@ -121,22 +127,20 @@ def ordered_lstm(
         below = jnp.concatenate([jnp.zeros_like(below[..., :1]), below[..., :-1]], -1)
     input_master = 1 - below
 
-    show, candidate, write, forget = (block.reshape(*batch, levels, chunk_size) for block in blocks)
     # sigmoid(z) = (1 + tanh(z / 2)) / 2: cheaper than one plus an exponential, and its inverse.
+    show, candidate, write, forget = blocks
     show, write, forget = (0.5 + 0.5 * jnp.tanh(0.5 * block) for block in (show, write, forget))
     candidate = jnp.tanh(candidate)
 
-    # To all units once: each broadcast is a sum in the backward pass.
-    keep, write_level = (
-        lax.broadcast_in_dim(master, write.shape, range(len(batch) + 1)) for master in (forget_master, input_master)
-    )
+    # To all units once: each broadcast is a sum in the backward pass. Nothing else has an axis of levels, for which a
+    # TPU would turn each array around: a third of the kernels of a step.
+    keep, write_level = (each_for(chunk_size, master) for master in (forget_master, input_master))
     forget_gate = keep * (forget * write_level + (1 - write_level))
     input_gate = write_level * (write * keep + (1 - keep))
-    old = carry.memory.reshape(*batch, levels, chunk_size)
-    memory = forget_gate * old + input_gate * candidate
-    hidden = (show * jnp.tanh(memory)).reshape(carry.hidden.shape)
+    memory = forget_gate * carry.memory + input_gate * candidate
+    hidden = show * jnp.tanh(memory)
     outputs = OrderedOutputs(hidden, 1 - forget_master.mean(-1), input_master.mean(-1))
-    return LSTMCarry(hidden, memory.reshape(carry.memory.shape)), outputs
+    return LSTMCarry(hidden, memory), outputs
 
 
 @jit(static=("input_dim", "hidden_dim", "chunk_size", "input_only"))

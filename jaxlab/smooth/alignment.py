@@ -7,6 +7,7 @@ Every one is the smooth length of a shortest path from one corner of a grid to t
 All cells of an antidiagonal are independent: n + m - 1 steps, and memory for a row of each.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, ScalarLike
@@ -62,7 +63,8 @@ def _shortest_path(diagonal, down, right, temperature):
 
     none = jnp.full(rows, far)
     costs = (jnp.arange(rows + columns - 1), *(_antidiagonals(grid) for grid in (diagonal, down, right)))
-    (last, _), _ = lax.scan(step, (none, none), costs)
+    # Kept for the gradient are the antidiagonals alone: what a step makes of them is made again.
+    (last, _), _ = lax.scan(jax.checkpoint(step, prevent_cse=False), (none, none), costs)
     return last[-1]
 
 

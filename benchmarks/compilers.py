@@ -1,7 +1,7 @@
-"""Devices that are not here: a TPU v5e and an NVIDIA H100 as their compilers, which are real, see them.
+"""Devices that are not here: TPUs and NVIDIA GPUs as their compilers, which are real, see them.
 
 The compilers come with the extra ``compile`` of pyproject.toml (``make compile``) and need no hardware. Where one is
-missing, what is raised here says so, and the tests skip with that reason.
+missing, what is raised here says so: tests skip with that reason, tables leave the platform out.
 """
 
 import functools
@@ -13,8 +13,6 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-
-NUM_DEVICES = 4
 
 # A GpuTargetConfigProto in text form: what the compiler would otherwise ask the driver.
 H100 = """
@@ -33,10 +31,11 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 PLATFORMS = {
     "TPU v5e": {"platform": "tpu", "topology_name": "v5e:2x2"},
+    "TPU v6e": {"platform": "tpu", "topology_name": "v6e:2x2"},
     "NVIDIA H100": {
         "platform": "cuda",
         "topology_name": "h100",
-        "topology": f"1x1x{NUM_DEVICES}",  # slices x hosts x devices
+        "topology": "1x1x8",  # slices x hosts x devices
         "target_config": H100,
     },
 }
@@ -47,43 +46,41 @@ class CompilerMissing(Exception):  # noqa: N818 (it is a state of this machine, 
 
 
 @functools.cache
-def mesh(name: str) -> Mesh:
-    """The four devices of one of ``PLATFORMS``; raises CompilerMissing, also if it fails on the smallest program."""
+def devices(name: str) -> list[Any]:
+    """All devices of one of ``PLATFORMS``, or of this machine's CPU; raises CompilerMissing."""
+    if name == "CPU":
+        return jax.devices("cpu")
     # Otherwise libtpu asks a metadata server which TPU this machine is part of, for minutes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    # It ends the process at flags of XLA that it does not know (conftest.py), which have been read by now.
+    # It ends the process at flags of XLA that it does not know (tests/conftest.py), which have been read by now.
     jax.devices()
     os.environ.pop("XLA_FLAGS", None)
     # It locks a file, for there is one chip to a process; of the compiler alone there may be several.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     try:
-        devices = topologies.get_topology_desc(**PLATFORMS[name]).devices
-        found = Mesh(np.array(devices), ("batch",))
-        compile_on(found, lambda x: x + 1, np.zeros(NUM_DEVICES, np.float32))
+        found = list(topologies.get_topology_desc(**PLATFORMS[name]).devices)
+        compile_on(Mesh(np.array(found[:1]), ("batch",)), lambda x: x + 1, np.zeros(1, np.float32))
     except Exception as error:  # of as many types as there are ways to lack a compiler, its plugin, or ptxas
         raise CompilerMissing(f"no compiler for {name}: {type(error).__name__}: {str(error)[:300]}") from error
     return found
 
 
+def mesh(name: str, num_devices: int = 4) -> Mesh:
+    """So many devices of a platform along one axis, ``batch``; raises CompilerMissing."""
+    return Mesh(np.array(devices(name)[:num_devices]), ("batch",))
+
+
+def placed(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
+    """The shapes of a pytree of arrays, as they lie on the mesh: whole on every device, or spread along axes."""
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
 def compile_on(mesh: Mesh, function: Callable, *arguments: Any) -> jax.stages.Compiled:
     """``function`` compiled for arguments of these shapes, each of which is spread over the mesh by its first axis."""
-    spread = NamedSharding(mesh, PartitionSpec("batch"))
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=spread), arguments)
-    return jax.jit(function).lower(*shapes).compile()
+    return jax.jit(function).lower(*placed(arguments, mesh, "batch")).compile()
 
 
-def costs(compiled: jax.stages.Compiled) -> dict[str, float | None]:
-    """For one device: flops, bytes that all operations read and write, and bytes allocated for intermediate values."""
-    analysis = compiled.cost_analysis()
-    if (
-        analysis is None
-    ):  # the GPU compiler has no analysis of its own without a GPU; XLA's general one reads its program
-        from jax._src.lib import xla_client
-
-        module = compiled.runtime_executable().hlo_modules()[0]
-        analysis = xla_client._xla.hlo_module_cost_analysis(jax.devices("cpu")[0].client, module)
-    return {
-        "flops": analysis.get("flops", 0.0),
-        "bytes accessed": analysis.get("bytes accessed", 0.0),
-        "temporary bytes": compiled.memory_analysis().temp_size_in_bytes,
-    }
+def temporary_bytes(compiled: jax.stages.Compiled) -> int:
+    """What one device allocates for intermediate values, beside arguments and results."""
+    return compiled.memory_analysis().temp_size_in_bytes  # pyright: ignore[reportOptionalMemberAccess]

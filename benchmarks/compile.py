@@ -1,0 +1,148 @@
+"""Every training step, and every public function whose cost grows, compiled for CPU, TPU and GPU: the compile table.
+
+    python -m benchmarks.compile                     # all rows; those whose program has not changed are kept
+    python -m benchmarks.compile --only ordered      # rows whose name contains this
+    python -m benchmarks.compile --targets "TPU v5e" "NVIDIA H100 x 8"
+
+It runs where the compilers are (``.venv-compile``, see ``make compile``), and needs no hardware. Of each program, for
+one device: flops, bytes read and written, temporary memory, collectives, kernels in each loop, the time that the
+chip's published speed leaves (``benchmarks.chips``), and whether arithmetic or memory sets it. Results go to
+``compile.json`` and ``compile.md``, row after row, and ``benchmarks.report`` puts the most telling ones into README.md.
+The functions at the size of the compile law (``tests/test_compile.py``) are not compiled again: their costs are taken
+over from what that law leaves in ``build``, so that their rows stand in one place, and it is run first (``make
+compile``).
+
+Flops are those of the program as it is traced, bytes those of the program as it is compiled; both count a loop as often
+as it turns, if that is known before it runs. Bytes of a TPU's program include those that stay in its vector memory.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import rich
+import tyro
+
+from benchmarks import compile_table, compilers, hlo
+from benchmarks.chips import CHIPS, roofline
+from benchmarks.compiled_functions import FUNCTIONS
+from benchmarks.compiled_steps import STEPS
+from experiments.runs import write_atomically
+
+#: Platforms and how many of their devices.
+TARGETS = {
+    "CPU": ("CPU", 1),
+    "NVIDIA H100": ("NVIDIA H100", 1),
+    "NVIDIA H100 x 8": ("NVIDIA H100", 8),
+    "TPU v5e": ("TPU v5e", 1),
+    "TPU v5e x 4": ("TPU v5e", 4),
+    "TPU v6e": ("TPU v6e", 1),
+}
+LAWS = Path("build")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to compile."""
+
+    only: str = ""
+    """Rows whose name contains this."""
+    targets: tuple[str, ...] = tuple(TARGETS)
+    """Platforms and numbers of devices."""
+    out: Path = Path("benchmarks/results")
+    """Directory of compile.json, which is merged with what is there."""
+
+
+def programs() -> list[tuple[str, str, Any]]:
+    """Name and size of each row, and what lowers it for a mesh."""
+    steps = [(step.name, step.size, step.lower) for step in STEPS]
+    # Steps of small sizes first: what is wrong shows soon.
+    steps.sort(key=lambda step: step[1], reverse=True)
+    return [*((each.name, "large", each.lower) for each in FUNCTIONS), *steps]
+
+
+def lowered_for(lower: Any, target: str) -> tuple[jax.stages.Lowered, str]:
+    """The traced program of a row, and what tells it from others."""
+    platform, num_devices = TARGETS[target]
+    lowered = lower(compilers.mesh(platform, num_devices))
+    return lowered, hashlib.sha256(f"{jax.__version__} {lowered.as_text()}".encode()).hexdigest()
+
+
+def measured(lowered: jax.stages.Lowered, target: str) -> dict[str, Any]:
+    """Compiles a program; its row."""
+    platform, num_devices = TARGETS[target]
+    begin = time.perf_counter()
+    compiled = lowered.compile()
+    row: dict[str, Any] = {"compile seconds": round(time.perf_counter() - begin, 2)}
+    row |= hlo.summary(compiled)
+    asked = hlo.costs_of(lowered.compiler_ir("hlo").as_hlo_text())  # pyright: ignore[reportOptionalMemberAccess]
+    row["flops"], row["exact flops"] = asked.flops / num_devices, asked.exact_flops / num_devices
+    if platform in CHIPS:
+        work = {"flops": row["flops"], "exact_flops": row["exact flops"]}
+        as_compiled = roofline(CHIPS[platform], num_bytes=row["bytes"], **work)
+        least = roofline(CHIPS[platform], num_bytes=row["argument and result bytes"], **work)
+        row |= {"roofline seconds": as_compiled.seconds, "bound": as_compiled.bound, "least seconds": least.seconds}
+    return row
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, str, str]:
+    """What a row is about."""
+    return row["name"], row["size"], row["target"]
+
+
+def law_records() -> dict[str, Any]:
+    """The costs of the rows of the compile law, by platform, as its last run left them."""
+    found = {}
+    for path in sorted(LAWS.glob("compile-*.json")):
+        content = json.loads(path.read_text())
+        found[content["platform"]] = {name: content[name] for name in ("jax", "devices", "batch", "costs")}
+    return found
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Compiles what is new or changed, and writes the tables after each row."""
+    path = config.out / "compile.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": [], "law": {}}
+    rows = {key_of(row): row for row in results["rows"]}
+    wanted = programs()
+    known = {(name, size) for name, size, _ in wanted}
+    rows = {key: row for key, row in rows.items() if key[:2] in known}
+    laws = results["law"] | law_records()
+
+    def write() -> dict[str, Any]:
+        order = {(name, size, target): i for i, target in enumerate(TARGETS) for name, size, _ in wanted}
+        ordered = sorted(rows.values(), key=lambda row: (order[key_of(row)], row["size"] == "small", row["name"]))
+        results = {"jax": jax.__version__, "rows": ordered, "law": laws}
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
+        write_atomically(config.out / "compile.md", compile_table.everything(results).encode())
+        return results
+
+    for target in config.targets:
+        for name, size, lower in wanted:
+            if config.only not in name:
+                continue
+            row = {"name": name, "size": size, "target": target}
+            try:
+                lowered, fingerprint = lowered_for(lower, target)
+                if rows.get(key_of(row), {}).get("program") == fingerprint:
+                    continue
+                row["program"] = fingerprint
+                row |= measured(lowered, target)
+            except compilers.CompilerMissing as missing:
+                rich.print(f"[yellow]left out: {missing}")
+                break
+            except jax.errors.JaxRuntimeError as error:  # what a compiler cannot do is a line of the table
+                row["error"] = str(error).splitlines()[0][:200]
+            rows[key_of(row)] = row
+            rich.print(compile_table.in_words(row))
+            write()
+    return write()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, prog="python -m benchmarks.compile", description=__doc__))

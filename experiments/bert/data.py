@@ -90,7 +90,7 @@ def read(path: Path, task: str) -> tuple[list[Example], list[Problem]]:
                 columns = fields
             else:
                 examples.append(from_fields(number, fields, columns))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             problems.append(Problem(number, reason_of(error)))
     if not examples:
         first = f"; line {problems[0].line}: {problems[0].reason}" if problems else ""
@@ -104,6 +104,8 @@ def reason_of(error: Exception) -> str:
         return f"not UTF-8 from byte {error.start} on"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error}"
+    if isinstance(error, RecursionError):
+        return "brackets within brackets, too deep to read"
     return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 

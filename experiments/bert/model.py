@@ -77,6 +77,10 @@ class Config:
             raise ValueError(f"Config: activation must be one of {', '.join(ACTIVATIONS)}; got {self.activation!r}")
         if self.keep not in KEPT:
             raise ValueError(f"Config: keep must be one of {', '.join(KEPT)}; got {self.keep!r}")
+        sizes = "vocabulary_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_positions", "num_types"
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"Config: {name} must be at least 1; got {getattr(self, name)}")
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"Config: hidden_dim {self.hidden_dim} is not a multiple of num_heads {self.num_heads}")
         for name in ("dropout", "attention_dropout"):

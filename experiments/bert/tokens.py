@@ -141,14 +141,23 @@ def load(directory: Path) -> Tokenizer:
     whole, pieces = directory / "tokenizer.json", directory / "vocab.txt"
     if whole.is_file():
         try:
-            return Tokenizer(Fast.from_str(whole.read_text(encoding="utf-8")), whole)
-        except Exception as error:  # tokenizers raises Exception itself
+            found = Tokenizer(Fast.from_str(whole.read_text(encoding="utf-8")), whole)
+            # Parts that name what is not there are found out by their use alone.
+            found.encode("a", "b")
+            found.size  # noqa: B018
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # tokenizers raises Exception itself, and BaseException where it panics
             raise TokenError(f"{whole}: {error}") from error
+        return found
     if not pieces.is_file():
         raise TokenError(f"{directory} has neither tokenizer.json nor vocab.txt")
     options, settings = {}, directory / "tokenizer_config.json"
     if settings.is_file():
-        options = json.loads(settings.read_text(encoding="utf-8"))
+        try:
+            options = dict(json.loads(settings.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise TokenError(f"{settings}: {error}") from error
     lower = options.get("do_lower_case", True)
     return from_vocabulary(pieces, lower_case=lower, strip_accents=options.get("strip_accents"))
 

@@ -117,7 +117,7 @@ def load_config(directory: Path) -> Config:
         raise
     except KeyError as error:
         raise CheckpointError(f"{path} has no {error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 
 
@@ -125,14 +125,26 @@ def hugging_face_source(directory: Path) -> Source:
     """The tensors of ``model.safetensors``, or of the files that ``model.safetensors.index.json`` names."""
     index, path = directory / "model.safetensors.index.json", directory / "model.safetensors"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            outside = [name for name in names if Path(name).name != name or not (directory / name).is_file()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(f"{index}: no list of files: {error}") from error
     else:
-        names = [path.name]
+        names, outside = [path.name], [] if path.is_file() else [path.name]
+    if outside:
+        pickles = ", ".join(
+            sorted(file.name for pattern in ("*.bin", "*.pt", "*.pkl") for file in directory.glob(pattern))
+        )
+        hint = (
+            f" (it has {pickles}, which could run any program and is not read: save it as safetensors)"
+            if pickles
+            else ""
+        )
+        raise CheckpointError(f"{directory} has no file {outside[0][:80]}{hint}")
     places: dict[str, tuple[Path, str]] = {}
     shapes = {}
     for name in names:
-        if Path(name).name != name or not (directory / name).is_file():
-            raise CheckpointError(f"{directory} has no file {name}")
         try:
             with safe_open(directory / name, framework="flax") as file:
                 for key in file.keys():  # noqa: SIM118 (it is no dictionary)

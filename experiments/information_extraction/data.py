@@ -12,12 +12,12 @@ subjects and objects are taken off. A triple without places in the text is looke
 subject and object stand; one that is not found stays among those to be found, and so counts against recall.
 """
 
-import ast
+import bisect
 import contextlib
 import json
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ def read(path: Path) -> tuple[list[Example], list[Problem]]:
     for number, record in records:
         try:
             examples.append(parsed(number, record()))
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
             problems.append(Problem(number, reason_of(error)))
     if not examples:
         first = f"; {problems[0].line}: {problems[0].reason}" if problems else ""
@@ -99,7 +99,7 @@ Records = Iterable[tuple[int, Callable[[], Any]]]
 def json_records(content: bytes) -> Records:
     """The entries of one JSON array or object; else the lines, each with a record."""
     whole = None
-    with contextlib.suppress(ValueError):  # lines, or a file with a bad one
+    with contextlib.suppress(ValueError, RecursionError):  # lines, or a file with a bad one
         whole = json.loads(content.decode("utf-8-sig"))
     if isinstance(whole, list):
         return [(number, lambda entry=entry: entry) for number, entry in enumerate(whole, 1)]
@@ -135,6 +135,20 @@ def conll(content: bytes) -> Records:
     return [(number, lambda lines=lines: from_columns(lines)) for number, lines in texts]
 
 
+#: In CoNLL04's columns: a number, or a word in quotation marks of either kind.
+ENTRY = re.compile(r"""\s*(?:(-?\d{1,9})|'([^']*)'|"([^"]*)")\s*""")
+
+
+def entries_of(text: str) -> list[str]:
+    """The entries of a list as Python writes it, ``['Kill', 'Live_In']`` or ``[3, 12]``: nothing is evaluated."""
+    if not (text.startswith("[") and text.endswith("]")):
+        raise ValueError(f"predicates and heads must be lists in brackets; got {text[:80]!r}")
+    found = [ENTRY.fullmatch(entry) for entry in text[1:-1].split(",")] if text[1:-1].strip() else []
+    if not all(found):
+        raise ValueError(f"a list must have numbers, or words in quotation marks; got {text[:80]!r}")
+    return [next(part for part in match.groups() if part is not None) for match in found if match]
+
+
 def from_columns(lines: list[bytes]) -> dict[str, Any]:
     """A record in JointER's shape from a text in columns: an entity is pointed at by any of its tokens."""
     rows = [line.decode("utf-8").rstrip("\r").split("\t") for line in lines]
@@ -149,7 +163,7 @@ def from_columns(lines: list[bytes]) -> dict[str, Any]:
     at = {place: entity for entity in entities for place in range(*entity[:2])}
     details = []
     for place, row in enumerate(rows):
-        for predicate, head in zip(ast.literal_eval(row[3]), ast.literal_eval(row[4]), strict=True):
+        for predicate, head in zip(entries_of(row[3]), entries_of(row[4]), strict=True):
             if predicate != "N":
                 if place not in at or int(head) not in at:
                     raise ValueError(f"{predicate} of tokens {place} and {head}, one of which is in no entity")
@@ -239,7 +253,20 @@ def places_of(text: str, phrase: str) -> list[Place]:
     return places
 
 
-def located(example: Example, starts: set[int], ends: set[int]) -> tuple[list[Mention], list[str]]:
+def nearest(first: Sequence[Place], second: Sequence[Place]) -> tuple[Place, Place] | None:
+    """The pair of places that begin nearest to each other, of equally near ones the first; None if there is none.
+
+    Two parts that are the same words are not the same place, if there are two. Both lists increase, so that only the
+    neighbours of each place are looked at: a text may repeat a word as often as it likes.
+    """
+    pairs = []
+    for place in first:
+        at = bisect.bisect_left(second, place)
+        pairs += [(place, other) for other in second[max(0, at - 1) : at + 2]]
+    return min(pairs, key=lambda pair: (pair[0] == pair[1], abs(pair[0][0] - pair[1][0]), pair), default=None)
+
+
+def located(example: Example, starts: Container[int], ends: Container[int]) -> tuple[list[Mention], list[str]]:
     """The triples at their places, and why others have none.
 
     Args:
@@ -249,7 +276,8 @@ def located(example: Example, starts: set[int], ends: set[int]) -> tuple[list[Me
     """
     if example.mentions:
         inside = [m for m in example.mentions if all(p[0] in starts and p[1] in ends for p in (m.subject, m.object))]
-        lost = [m for m in example.mentions if m not in inside]
+        kept = set(inside)
+        lost = [m for m in example.mentions if m not in kept]
         texts = [(example.text[slice(*m.subject)], m.predicate, example.text[slice(*m.object)]) for m in lost]
         return inside, [f"{triple} is cut off or within a unit" for triple in texts]
     found, lost = [], []
@@ -258,11 +286,9 @@ def located(example: Example, starts: set[int], ends: set[int]) -> tuple[list[Me
             [place for place in places_of(example.text, phrase) if place[0] in starts and place[1] in ends]
             for phrase in (subject, thing)
         )
-        # Two parts that are the same words are not the same place, if there are two.
-        pairs = [(a, b) for a in first for b in second if a != b] or [(a, b) for a in first for b in second]
-        if pairs:
-            nearest = min(pairs, key=lambda pair: (abs(pair[0][0] - pair[1][0]), pair))
-            found.append(Mention(nearest[0], predicate, nearest[1]))
+        pair = nearest(first, second)
+        if pair is not None:
+            found.append(Mention(pair[0], predicate, pair[1]))
         else:
             missing = subject if not first else thing
             lost.append(f"{missing!r} of {(subject, predicate, thing)} is not in the text as whole units")

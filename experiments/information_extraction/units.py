@@ -96,7 +96,7 @@ class Vocabulary(NamedTuple):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             return cls(*({name: n for n, name in enumerate(found[part], 2)} for part in ("units", "words")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{path}: no vocabulary: {error}") from error
 
 

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import rich
+from rich.markup import escape
 
 from experiments.onlstm import logic_data
+from experiments.onlstm.sentences import lines_of
 
 UNKNOWN, END = "<unk>", "<eos>"
 # Penn Treebank tags of words, so not those of punctuation and of traces.
@@ -81,11 +83,11 @@ def read_tree(text: str) -> Sentence:
     return Sentence(tuple(words), frozenset(spans))
 
 
-def blocks(text: str) -> Iterator[tuple[int, str]]:
+def blocks(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     """The trees of a file with the number of the line each begins in: a bracket in the first column begins one."""
     block: list[str] = []
     start = 1
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if line.startswith("(") and block:
             yield start, "\n".join(block)
             block = []
@@ -103,7 +105,7 @@ def read_treebank(paths: Iterable[Path]) -> tuple[list[Sentence], list[str]]:
     """
     sentences, errors = [], []
     for path in paths:
-        for number, block in blocks(path.read_text()):
+        for number, block in blocks(lines_of(path)):
             try:
                 sentence = read_tree(block)
             except (ValueError, RecursionError) as error:
@@ -112,7 +114,7 @@ def read_treebank(paths: Iterable[Path]) -> tuple[list[Sentence], list[str]]:
             if sentence.words:
                 sentences.append(sentence)
     if errors:
-        rich.print(f"[bold yellow]{len(errors)} trees do not parse and are left out; the first: {errors[0]}")
+        rich.print(f"[bold yellow]{len(errors)} trees do not parse and are left out; the first: {escape(errors[0])}")
     return sentences, errors
 
 
@@ -120,7 +122,7 @@ def read_splits(directory: Path) -> dict[str, list[Path]]:
     """The files of a treebank by split, as its ``splits.md`` names them; those that are not there are left out."""
     found: dict[str, list[Path]] = {}
     split = ""
-    for line in (directory / "splits.md").read_text().splitlines():
+    for line in lines_of(directory / "splits.md"):
         if line.startswith("## "):
             split = line[3:].strip()
         elif match := re.match(r"\s*\* (\S+)", line):
@@ -131,7 +133,7 @@ def read_splits(directory: Path) -> dict[str, list[Path]]:
 
 def read_text(path: Path, characters: bool) -> list[Sentence]:
     """The lines of a text file that are not empty, as words or as characters."""
-    lines = (line.strip() for line in path.read_text().splitlines())
+    lines = (line.strip() for line in lines_of(path))
     return [Sentence(tuple(line if characters else line.split()), frozenset()) for line in lines if line]
 
 

@@ -21,6 +21,7 @@ from experiments.onlstm.sentences import Examples
 RELATIONS = "=<>^|v#"
 VARIABLES = "abcdef"
 TOKENS = ("<pad>", "(", ")", "and", "or", "not", *VARIABLES)
+TOKEN_SET = frozenset(TOKENS[1:])
 OPERATORS = {"and", "or", "not"}
 MAXIMAL_BIN = 12
 TRUE = 2**64 - 1
@@ -151,10 +152,13 @@ def generate(seed: int, num_draws: int) -> tuple[list[Pair], list[Pair]]:
 def read(path: Path) -> list[Pair]:
     """The pairs of one file of the original format: relation, first, second, separated by tabs."""
     pairs = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(sentences.lines_of(path), 1):
         fields = line.split("\t")
-        if len(fields) != 3 or fields[0] not in RELATIONS:
-            raise ValueError(f"{path}, line {number}: a relation and two formulas are wanted; got {line!r}")
+        if len(fields) != 3 or fields[0] not in tuple(RELATIONS):
+            raise ValueError(f"{path}, line {number}: a relation and two formulas are wanted; got {line[:80]!r}")
+        if not all(side.split() and TOKEN_SET.issuperset(side.split()) for side in fields[1:]):
+            allowed = " ".join(TOKENS[1:])
+            raise ValueError(f"{path}, line {number}: formulas are made of {allowed}; got {line[:80]!r}")
         pairs.append(Pair(*fields))
     return pairs
 

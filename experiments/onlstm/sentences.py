@@ -6,12 +6,25 @@ Here they stand end to end in rows, and the scan starts anew where one begins (`
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 # Rows are added to a multiple of this, so that few shapes, and few compiled programs, occur.
 ROWS = 8
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+      ValueError: if it is not UTF-8, naming the file.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 from byte {error.start} on") from error
 
 
 class Examples(NamedTuple):

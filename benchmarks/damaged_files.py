@@ -1,0 +1,351 @@
+"""The kinds of file that the experiments read, one that is right of each, and what can go wrong with it."""
+
+import contextlib
+import functools
+import gzip
+import io
+import json
+import random
+import struct
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from experiments import images
+from experiments.bert import bundle, tokens, weights
+from experiments.bert import data as texts
+from experiments.bert.model import Config
+from experiments.information_extraction import data as triples
+from experiments.information_extraction import units
+from experiments.onlstm import corpus, logic_data
+
+Damage = Callable[[bytes], bytes]
+Inside = Callable[[Damage, random.Random], bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A kind of file."""
+
+    name: str
+    file: str
+    content: Callable[[], bytes]
+    """One that is right."""
+    read: Callable[[Path], Any]
+    errors: tuple[type[Exception], ...]
+    """What the reader documents."""
+    others: Callable[[], dict[str, bytes]] = dict
+    """Files that must stand beside it."""
+    inside: Inside | None = None
+    """The file after damage behind its checksums or its compression, or to what it says rather than to its bytes."""
+
+    def prepare(self, directory: Path) -> None:
+        """Writes the file that is right, and those beside it."""
+        for name, content in {**self.others(), self.file: self.content()}.items():
+            (directory / name).write_bytes(content)
+
+
+NUMBERS = (0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
+PIECES = (b"\0", b"\xff", b"\xed\xa0\x80", b"\n", b"\r\n", b"\t", b" ", b'"', b"'", b"\\", b"\\ud800", b"-1", b"1e999")
+PIECES += (b"[/b]", b"NaN", b"null", b"true", b"9" * 5_000, b"{}", b"[]", b"()", b"[UNK]", b"\xef\xbb\xbf")
+OPENING = (b"[", b"(", b'{"a":', b"-", b"( a ( and ", b"not ")
+
+
+def once(content: bytes, source: random.Random) -> bytes:
+    """The content with one thing wrong, mostly a small one."""
+    at = source.randrange(len(content) + 1)
+    end = min(len(content), at + source.choice((1, 1, 2, 4, 8, 64, len(content))))
+    before, part, after = content[:at], content[at:end], content[end:]
+    match source.randrange(9):
+        case 0:
+            return before + bytes(byte ^ 1 << source.randrange(8) for byte in part[:1]) + content[at + 1 :]
+        case 1:
+            return before + source.randbytes(len(part)) + after
+        case 2:
+            return before + after
+        case 3:
+            return before + part + part + after
+        case 4:
+            other = source.randrange(len(after) + 1)
+            return before + after[:other] + part + after[other:]
+        case 5:
+            return before if source.random() < 0.2 else content[:-1]
+        case 6:
+            return before + source.choice(PIECES) + source.choice((after, part + after))
+        case 7:
+            size, order = source.choice("BHIQ"), source.choice("<>")
+            number = source.choice(NUMBERS) % 2 ** (8 * struct.calcsize(size))
+            return before + struct.pack(order + size, number) + content[at + struct.calcsize(size) :]
+        case _:
+            return before + source.choice(OPENING) * source.choice((1, 30, 2_000)) + content[at:]
+
+
+VALUES = (None, True, 0, -1, 1.5, 2**31, 2**63, 10**400, 1e308, float("nan"), "", " ", "cat", "[/b]", "\0", "\ud800")
+VALUES += ("x" * 9_000,)
+VALUES += ([], {}, [[]], [0], [None] * 3, ["cat", "of", "dog"], {"": ""}, {"@value": "dog"}, {"text": None})
+
+
+def changed(value: Any, source: random.Random) -> Any:
+    """A value of JSON with one place in it taken away, doubled, or given another value."""
+    inner = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    if not inner or source.random() < 0.15:
+        return source.choice(VALUES)
+    place: Any = source.choice(inner)
+    copy: Any = value.copy()
+    match source.randrange(8):
+        case 0:
+            del copy[place]
+        case 1 if isinstance(copy, list):
+            copy.append(copy[place])
+        case 1:
+            copy[source.choice([*copy, "text", "tokens", "spo_list"])] = copy.pop(place)
+        case _:
+            copy[place] = changed(copy[place], source)
+    return copy
+
+
+def damaged(kind: Kind, source: random.Random) -> bytes:
+    """The file with one to four things wrong."""
+
+    def damage(content: bytes) -> bytes:
+        for _ in range(source.choice((1, 1, 1, 2, 3, 4))):
+            content = once(content, source)
+        return content
+
+    if kind.inside is not None and source.random() < 0.6:
+        return kind.inside(damage, source)
+    return damage(kind.content())
+
+
+def json_inside(*records: Any) -> Inside:
+    """Lines of JSON with other values in them."""
+
+    def lines(_: Damage, source: random.Random) -> bytes:
+        which = source.randrange(len(records))
+        return b"".join(
+            json.dumps(changed(record, source) if number == which else record).encode() + b"\n"
+            for number, record in enumerate(records)
+        )
+
+    return lines
+
+
+def safetensors_inside(damage: Damage, source: random.Random) -> bytes:
+    """Another list of tensors before their bytes, its length right; or other bytes."""
+    content = tensors()
+    size = struct.unpack("<Q", content[:8])[0]
+    if source.random() < 0.2:
+        return content[: 8 + size] + damage(content[8 + size :])
+    header = json.dumps(changed(json.loads(content[8 : 8 + size]), source)).encode()
+    return struct.pack("<Q", len(header)) + header + content[8 + size :]
+
+
+def idx() -> bytes:
+    """Five images of 4 x 3."""
+    return bytes([0, 0, 8, 3]) + struct.pack(">3I", 5, 4, 3) + bytes(range(60))
+
+
+#: Sizes of a BERT of one layer.
+SIZES = {"vocab_size": 9, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 6}
+SIZES |= {"max_position_embeddings": 5}
+
+
+def tensors() -> bytes:
+    """Its weights by the names of Hugging Face, all of one number."""
+    sizes = Config(9, 4, 1, 2, 6, 5)
+    places = weights.wanted(sizes, set())
+    shapes = {name: weights.shape_of(place, sizes, 0) for name, place in places.items()}
+    return save(
+        {name: np.full(shapes[name][:: -1 if places[name].transposed else 1], 0.5, np.float32) for name in shapes}
+    )
+
+
+def encode(record: Any) -> bytes:
+    """A line of JSON."""
+    return json.dumps(record, ensure_ascii=False).encode() + b"\n"
+
+
+@functools.cache
+def checkpoint() -> dict[str, bytes]:
+    """The files of three tensors as TensorFlow writes them."""
+    with tempfile.TemporaryDirectory() as directory:
+        three = np.arange(6, dtype=np.float32).reshape(2, 3)
+        bundle.write(Path(directory) / "model.ckpt", {"bias": three[0], "kernel": three, "step": three[:0]})
+        return {path.name: path.read_bytes() for path in Path(directory).iterdir()}
+
+
+def index_inside(damage: Damage, source: random.Random) -> bytes:
+    """The index with damage to one of its blocks or entries, and the right checksums."""
+    items = [*bundle.table_items(checkpoint()["model.ckpt.index"])]
+    which = source.randrange(len(items))
+    if source.random() < 0.6:
+        items[which] = items[which][0], damage(items[which][1])
+        which = -1
+    blocks = [bundle.write_block([item]) for item in items]
+    content, places = b"", []
+    for number, ((key, _), body) in enumerate(zip(items, blocks, strict=True)):
+        content, place = bundle.append_block(content, damage(body) if number == which else body)
+        places.append((key, place))
+    content, empty = bundle.append_block(content, bundle.write_block([]))
+    content, index = bundle.append_block(content, bundle.write_block(places))
+    return content + (empty + index).ljust(bundle.FOOTER - 8, b"\0") + struct.pack("<Q", bundle.MAGIC)
+
+
+def read_bundle(path: Path) -> list[np.ndarray]:
+    """All tensors of a checkpoint."""
+    found = bundle.Bundle(path.parent / "model.ckpt")
+    return [found.read(name) for name in found.entries]
+
+
+@functools.cache
+def tokenizer() -> bytes:
+    """A file of the package ``tokenizers``."""
+    with tempfile.TemporaryDirectory() as directory:
+        tokens.from_texts([TEXT], Path("texts")).save(Path(directory))
+        return (Path(directory) / "tokenizer.json").read_bytes()
+
+
+def read_tokenizer(path: Path) -> Any:
+    """The tokens of a text."""
+    found = tokens.load(path.parent)
+    return found.size, found.encode(TEXT, max_length=8)
+
+
+def read_triples(path: Path) -> Any:
+    """Examples with their triples at their places."""
+    examples, problems = triples.read(path)
+    every = [range(len(example.text) + 1) for example in examples]
+    return [triples.located(example, places, places) for example, places in zip(examples, every, strict=True)], problems
+
+
+def read_trees(path: Path) -> Any:
+    """The sentences of a treebank; what it prints about those left out is rendered, but not seen."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return corpus.read_treebank([path])
+
+
+PAIRS = b"=\ta\t( a ( and a ) )\n<\t( not b )\t( c ( or ( not b ) ) )\n#\t( a ( or d ) )\te\n"
+TREES = b"""( (S (NP (DT The) (NN cat)) (VP (VBD sat)) (. .)) )
+
+(S (NP-SBJ (-NONE- *)) (VP (VB Go) (ADVP (RB 12))))
+"""
+TEXT = "the cat of the dog is fine"
+LABELLED = {"text": TEXT, "label": "praise"}, {"text": TEXT, "second": "no", "label": 0}
+TABS = b"text\tlabel\nfine\tyes\nawful\tno\n"
+WORDS = {"tokens": ["the", "cat"], "labels": ["O", "animal"]}
+SPANS = {"text": TEXT, "spans": [[4, 7, "animal"], [15, 18, "animal"]]}
+SPO = {"subject": "cat", "predicate": "of", "object": "dog"}
+RECORDS = [
+    {"text": TEXT, "spo_list": [SPO], "postag": [{"word": "the", "pos": "d"}, {"word": "cat", "pos": "n"}]},
+    {"text": TEXT, "spo_list": [SPO | {"object": {"@value": "dog", "place": "the"}}]},
+    {"text": TEXT, "triple_list": [["cat", "of", "dog"]]},
+    {"tokens": TEXT.split(), "spo_details": [[1, 2, "A", "of", 4, 5, "A"]], "spo_list": [SPO]},
+]
+COLUMNS = b"""#doc 1
+0\tKim\tB-Peop\t['Work_For', 'Live_In']\t[2, 4]
+1\tat\tO\t['N']\t[1]
+2\tAcme\tB-Org\t['N']\t[2]
+3\tin\tO\t['N']\t[3]
+4\tLos\tB-Loc\t['N']\t[4]
+5\tAngeles\tI-Loc\t['N']\t[5]
+"""
+VOCABULARY = "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "##s", "中", ""]).encode()
+
+
+def lines_of(task: str) -> Callable[[Path], Any]:
+    """What reads the texts of a task."""
+    return lambda path: texts.read(path, task)
+
+
+def json_lines(name: str, read: Callable[[Path], Any], error: type[Exception], *records: Any) -> Kind:
+    """A kind of file whose lines are JSON."""
+    return Kind(name, "a.jsonl", lambda: b"".join(map(encode, records)), read, (error,), inside=json_inside(*records))
+
+
+KINDS = (
+    Kind("idx", "images-idx3-ubyte", idx, lambda path: images.read_idx(path, 3), (images.DataError,)),
+    Kind(
+        "idx, compressed",
+        "images-idx3-ubyte.gz",
+        lambda: gzip.compress(idx(), mtime=0),
+        lambda path: images.read_idx(path, 3),
+        (images.DataError,),
+        inside=lambda damage, _: gzip.compress(damage(idx()), mtime=0),
+    ),
+    Kind(
+        "CIFAR-10",
+        "test_batch.bin",
+        lambda: bytes(number % 10 for number in range(2 * images.CIFAR10_ROW)),
+        lambda path: images.read_cifar10(path.parent, "test"),
+        (images.DataError,),
+    ),
+    Kind(
+        "safetensors",
+        "model.safetensors",
+        tensors,
+        lambda path: weights.load(path.parent),
+        (weights.CheckpointError,),
+        lambda: {"config.json": encode(SIZES)},
+        safetensors_inside,
+    ),
+    Kind(
+        "safetensors in parts",
+        "model.safetensors.index.json",
+        lambda: encode({"metadata": {}, "weight_map": {"pooler.dense.bias": "model.safetensors"}}),
+        lambda path: weights.load(path.parent),
+        (weights.CheckpointError,),
+        lambda: {"config.json": encode(SIZES), "model.safetensors": tensors()},
+        json_inside({"metadata": {}, "weight_map": {"pooler.dense.bias": "model.safetensors"}}),
+    ),
+    Kind(
+        "BERT's sizes",
+        "config.json",
+        lambda: encode(SIZES),
+        lambda path: weights.load_config(path.parent),
+        (weights.CheckpointError,),
+        inside=json_inside(SIZES),
+    ),
+    Kind(
+        "TensorFlow's index",
+        "model.ckpt.index",
+        lambda: checkpoint()["model.ckpt.index"],
+        read_bundle,
+        (weights.CheckpointError,),
+        checkpoint,
+        index_inside,
+    ),
+    Kind(
+        "TensorFlow's data",
+        "model.ckpt.data-00000-of-00001",
+        lambda: checkpoint()["model.ckpt.data-00000-of-00001"],
+        read_bundle,
+        (weights.CheckpointError,),
+        checkpoint,
+    ),
+    Kind("vocab.txt", "vocab.txt", lambda: VOCABULARY, tokens.from_vocabulary, (tokens.TokenError,)),
+    Kind(
+        "tokenizer.json",
+        "tokenizer.json",
+        tokenizer,
+        read_tokenizer,
+        (tokens.TokenError,),
+        inside=lambda damage, source: json_inside(json.loads(tokenizer()))(damage, source),
+    ),
+    json_lines("units", units.Vocabulary.load, triples.DataError, {"units": ["the", "cat"], "words": ["cat"]}),
+    json_lines("texts", lines_of("classification"), texts.DataError, *LABELLED),
+    json_lines("words", lines_of("tokens"), texts.DataError, WORDS, WORDS),
+    json_lines("spans", lines_of("spans"), texts.DataError, SPANS, SPANS),
+    Kind("texts with tabs", "a.tsv", lambda: TABS, lines_of("classification"), (texts.DataError,)),
+    json_lines("triples", read_triples, triples.DataError, *RECORDS),
+    json_lines("triples in one array", read_triples, triples.DataError, RECORDS),
+    json_lines("open triples", read_triples, triples.DataError, {TEXT: [["cat", "of", "dog"]]}),
+    Kind("CoNLL04", "a.txt", lambda: COLUMNS, read_triples, (triples.DataError,)),
+    Kind("treebank", "a.ptb", lambda: TREES, read_trees, (ValueError,)),
+    Kind("sentences", "a.txt", lambda: b"the cat\nsat\n", lambda path: corpus.read_text(path, False), (ValueError,)),
+    Kind("formulas", "train0", lambda: PAIRS, lambda path: logic_data.encode(logic_data.read(path)), (ValueError,)),
+)

@@ -7,8 +7,9 @@ BENCHMARKS := .venv/installed-benchmarks
 COMPILE := .venv-compile/installed
 PEERS := .venv-peers/installed
 OLDEST := .venv-oldest/installed
+ELSEWHERE := build/elsewhere
 
-.PHONY: help benchmark curves test lint compile peers speed test-oldest checkpoint clean
+.PHONY: help benchmark curves test lint compile peers speed test-oldest test-wheel fuzz checkpoint clean
 
 help:
 	@echo "make benchmark    compare the gradient estimators (table, JSON and figures in benchmarks/results)"
@@ -20,8 +21,10 @@ help:
 	@echo "make peers        the environment with other libraries, for timings beside ours"
 	@echo "make checkpoint   a small English BERT (80 MB) and film reviews, for the experiment and its parity test"
 	@echo "make test-oldest  the tests with the oldest versions that pyproject.toml allows"
+	@echo "make test-wheel   the tests with the wheel, installed by itself, in a directory without the library's sources"
+	@echo "make fuzz         10,000 damaged files of each kind that is read (benchmarks/results/fuzz.json)"
 
-.venv .venv-compile .venv-peers .venv-oldest:
+.venv .venv-compile .venv-peers .venv-oldest .venv-wheel:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --upgrade pip
@@ -84,5 +87,17 @@ checkpoint: $(TEST)
 test-oldest: $(OLDEST)
 	.venv-oldest/bin/python -m pytest --numprocesses auto --dist loadgroup
 
+test-wheel: $(TEST) | .venv-wheel
+	rm -rf dist $(ELSEWHERE)
+	mkdir -p $(ELSEWHERE)
+	$(BIN)/python -m hatchling build --directory dist
+	.venv-wheel/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
+	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
+	cp -R tests experiments benchmarks README.md pyproject.toml $(ELSEWHERE)
+	cd $(ELSEWHERE) && ../../.venv-wheel/bin/python -m pytest --pyargs jaxlab tests README.md --numprocesses auto --dist loadgroup
+
+fuzz: $(BENCHMARKS)
+	$(BIN)/python -m benchmarks.fuzz
+
 clean:
-	rm -rf .venv .venv-compile .venv-peers .venv-oldest build dist
+	rm -rf .venv .venv-compile .venv-peers .venv-oldest .venv-wheel build dist

@@ -179,12 +179,12 @@ def download(url: str, sha256: str, destination: Path, open_url: Callable = urll
       ``destination``.
 
     Raises:
-      DataError: for an address without https, or content that is not gzip or not the expected one.
+      DataError: for an address without https, or one that leads to such an address; for content that is not gzip, or
+        not the expected one.
       OSError: if the address cannot be read.
     """
-    if not url.startswith("https://"):
-        raise DataError(f"downloads are by https only; got {url}")
-    with open_url(url, timeout=60) as response:
+    with open_url(only_https(url), timeout=60) as response:
+        only_https(response.geturl())  # it may have been sent on to another address
         compressed = response.read(MAXIMAL_NUM_BYTES + 1)
     content = decompress(compressed, url)
     found = hashlib.sha256(content).hexdigest()
@@ -201,6 +201,13 @@ def download(url: str, sha256: str, destination: Path, open_url: Callable = urll
             os.unlink(file.name)
             raise
     return destination
+
+
+def only_https(url: str) -> str:
+    """The address, if nobody on the way can change what comes from it."""
+    if not url.startswith("https://"):
+        raise DataError(f"downloads are by https only; got {url}")
+    return url
 
 
 def decompress(compressed: bytes, source: str) -> bytes:

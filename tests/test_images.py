@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import urllib.error
+import urllib.response
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,8 @@ def test_damaged_files_are_refused_by_name(tmp_path, content):
         images.read_idx(path, num_axes=3)
 
 
-def opener(content):
-    return lambda url, timeout: io.BytesIO(content)
+def opener(content, sent_to=None):
+    return lambda url, timeout: urllib.response.addinfourl(io.BytesIO(content), {}, sent_to or url)
 
 
 def test_download_is_checked_before_it_is_kept(tmp_path):
@@ -82,6 +83,10 @@ def test_download_is_checked_before_it_is_kept(tmp_path):
         images.download("https://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD)[:-3]))
     with pytest.raises(images.DataError, match="https only"):
         images.download("http://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD)))
+    with pytest.raises(images.DataError, match="https only; got http://other"):
+        images.download(
+            "https://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD), "http://other/x.gz")
+        )
     assert not destination.parent.exists()
     assert images.download("https://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD))) == destination
     assert destination.read_bytes() == GOOD

@@ -2,7 +2,8 @@
 
 Violations planted for these tests, each of which failed: spans that begin a character later, and spans to the last end
 in place of the first (spans and back); rates that fall from the first layer to the last; batches without the rows that
-do not fill one.
+do not fill one; for the killed run, one that goes on with the first batches of its epoch, and one whose key depends on
+where it went on.
 """
 
 import dataclasses

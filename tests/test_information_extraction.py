@@ -2,7 +2,8 @@
 
 Violations planted for these tests, each of which failed: the gate of a convolution for its complement, positions one
 place on (the stack of convolutions); a span that ends beyond the first end above the threshold, of a subject or of an
-object (candidates); unseen triples with the seen ones among them (protocols).
+object (candidates); unseen triples with the seen ones among them (protocols); triples that end a character early, a key
+that depends on where a run went on, and exchanged pairs drawn anew from there (learned by heart).
 """
 
 import dataclasses

@@ -4,15 +4,12 @@ download; CIFAR-10 from a directory.
 
 import hashlib
 import math
-import os
-import tempfile
-import urllib.request
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+from experiments.downloads import DataError, cache_directory, decompress, download
 
 Name = Literal["digits", "fashion_mnist"]
 Split = Literal["train", "test"]
@@ -34,11 +31,6 @@ FASHION_MNIST_PACKAGE = Path("/usr/share/datasets/fashion-mnist")
 
 GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTES = 0x08  # the idx format's code for the type of its entries
-MAXIMAL_NUM_BYTES = 2**26  # 64 MiB: the largest file here has 47 MB
-
-
-class DataError(Exception):
-    """Images that could not be had, or that are not what they should be; the message says what to do."""
 
 
 def load(name: Name, directory: Path | None = None, *, split: Split = "train") -> np.ndarray:
@@ -139,11 +131,6 @@ def read_cifar10(directory: Path | None, split: Split) -> Labelled:
     return Labelled(rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), rows[:, 0].astype(np.int32))
 
 
-def cache_directory() -> Path:
-    """Where downloads are kept: below ``$XDG_CACHE_HOME``, or ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxlab"
-
-
 def find_fashion_mnist(directory: Path | None = None, file: str = FASHION_MNIST_FILE) -> Path:
     """A file, the training images': in the given directory (nowhere else then), the package, the cache, the net."""
     names = (file, file + ".gz")
@@ -164,66 +151,6 @@ def find_fashion_mnist(directory: Path | None = None, file: str = FASHION_MNIST_
             f" dataset-fashion-mnist; or give a directory (--data-directory) with the file {names[1]};"
             " or take the digits (--data digits)."
         ) from error
-
-
-def download(url: str, sha256: str, destination: Path, open_url: Callable = urllib.request.urlopen) -> Path:
-    """Fetches one compressed file; nothing of it is kept, or looked at, before its content is found to be right.
-
-    Args:
-      url: an https address of a gzip file.
-      sha256: of the decompressed content, in hexadecimal.
-      destination: gets the decompressed content, all at once.
-      open_url: ``urllib.request.urlopen``, or what stands in for it.
-
-    Returns:
-      ``destination``.
-
-    Raises:
-      DataError: for an address without https, or one that leads to such an address; for content that is not gzip, or
-        not the expected one.
-      OSError: if the address cannot be read.
-    """
-    with open_url(only_https(url), timeout=60) as response:
-        only_https(response.geturl())  # it may have been sent on to another address
-        compressed = response.read(MAXIMAL_NUM_BYTES + 1)
-    content = decompress(compressed, url)
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise DataError(f"{url}: the content is not the expected one (SHA-256 {found} instead of {sha256}); not kept")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its destination and renamed: no reader ever sees half a file, nor a process that was killed.
-    with tempfile.NamedTemporaryFile(dir=destination.parent, delete=False) as file:
-        try:
-            file.write(content)
-            file.close()
-            os.replace(file.name, destination)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    return destination
-
-
-def only_https(url: str) -> str:
-    """The address, if nobody on the way can change what comes from it."""
-    if not url.startswith("https://"):
-        raise DataError(f"downloads are by https only; got {url}")
-    return url
-
-
-def decompress(compressed: bytes, source: str) -> bytes:
-    """The content of a gzip file of at most 64 MiB, however small it was made."""
-    if len(compressed) > MAXIMAL_NUM_BYTES:
-        raise DataError(f"{source}: more than {MAXIMAL_NUM_BYTES} bytes")
-    decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-    try:
-        content = decompressor.decompress(compressed, MAXIMAL_NUM_BYTES + 1)
-    except zlib.error as error:
-        raise DataError(f"{source}: not a gzip file ({error})") from error
-    if len(content) > MAXIMAL_NUM_BYTES:
-        raise DataError(f"{source}: more than {MAXIMAL_NUM_BYTES} bytes when decompressed")
-    if not decompressor.eof:
-        raise DataError(f"{source}: the gzip file is cut off")
-    return content
 
 
 def read_idx(path: Path, num_axes: int) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Vocabularies and labelled texts: offsets into the text, and lines that cannot be used."""
+"""Vocabularies and labelled texts: offsets into the text, and lines that cannot be used.
+
+A violation planted for the offsets, which failed: a span that ends one character on.
+"""
 
 import dataclasses
 import json

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import io
 import urllib.error
 import urllib.response
 from pathlib import Path
@@ -65,40 +64,6 @@ def test_damaged_files_are_refused_by_name(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(images.DataError, match=str(path)):
         images.read_idx(path, num_axes=3)
-
-
-def opener(content, sent_to=None):
-    return lambda url, timeout: urllib.response.addinfourl(io.BytesIO(content), {}, sent_to or url)
-
-
-def test_download_is_checked_before_it_is_kept(tmp_path):
-    destination = tmp_path / "cache" / "images"
-    sha256 = hashlib.sha256(GOOD).hexdigest()
-    other = gzip.compress(idx(IMAGES + 1))
-    with pytest.raises(images.DataError, match="not the expected one"):
-        images.download("https://example.org/x.gz", sha256, destination, opener(other))
-    with pytest.raises(images.DataError, match="not a gzip file"):
-        images.download("https://example.org/x.gz", sha256, destination, opener(b"<html>"))
-    with pytest.raises(images.DataError, match="cut off"):
-        images.download("https://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD)[:-3]))
-    with pytest.raises(images.DataError, match="https only"):
-        images.download("http://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD)))
-    with pytest.raises(images.DataError, match="https only; got http://other"):
-        images.download(
-            "https://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD), "http://other/x.gz")
-        )
-    assert not destination.parent.exists()
-    assert images.download("https://example.org/x.gz", sha256, destination, opener(gzip.compress(GOOD))) == destination
-    assert destination.read_bytes() == GOOD
-    assert list(destination.parent.iterdir()) == [destination]
-
-
-def test_a_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAXIMAL_NUM_BYTES", 1000)
-    bomb = gzip.compress(b"\0" * 100_000)
-    assert len(bomb) < 1000
-    with pytest.raises(images.DataError, match="when decompressed"):
-        images.download("https://example.org/x.gz", "", tmp_path / "x", opener(bomb))
 
 
 def test_places_are_tried_in_order(tmp_path, monkeypatch):

@@ -1,4 +1,8 @@
-"""Information extraction: files of every shape, bad records, units, the look-up, exchanged pairs."""
+"""Information extraction: files of every shape, bad records, units, the look-up, exchanged pairs.
+
+Violations planted for these tests, each of which failed: tokens whose places are one character off (the shapes); a
+table that gives a text what it alone has (the prior).
+"""
 
 import numpy as np
 import pytest

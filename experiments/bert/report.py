@@ -46,12 +46,16 @@ def summary(trainer: "Trainer", state: "TrainState", step: int) -> dict[str, Any
     """The numbers of a finished run; writes the predictions and the model that it reports on."""
     config = trainer.config
     chosen = state.best if int(state.best_epoch) else state.average
-    result: dict[str, Any] = {"steps": step, "best_epoch": int(state.best_epoch), "labels": len(trainer.labels)}
+    result: dict[str, Any] = {"steps": step, "best_epoch": int(state.best_epoch)}
+    if config.task != "masked":
+        result["labels"] = len(trainer.labels)
     for name, part in (("valid", trainer.valid), ("test", trainer.test)):
         if not part.examples:
             continue
         found, predictions = trainer.scores(chosen, part)
         result |= {f"{name}_{key}": value for key, value in found.items()} | {f"{name}_examples": len(part.examples)}
+        if config.task == "masked":
+            continue
         if config.task != "spans":
             counts = Counter(label for example in trainer.train.examples for label in example.labels)
             most = counts.most_common(1)[0][0]
@@ -66,7 +70,8 @@ def summary(trainer: "Trainer", state: "TrainState", step: int) -> dict[str, Any
     if devices.is_first():
         weights.save(config.out / "model", trainer.sizes, whole)
         trainer.tokenizer.save(config.out / "model")
-    write_atomically(config.out / "model" / "labels.json", json.dumps(trainer.labels, ensure_ascii=False).encode())
+    if config.task != "masked":
+        write_atomically(config.out / "model" / "labels.json", json.dumps(trainer.labels, ensure_ascii=False).encode())
     return result
 
 

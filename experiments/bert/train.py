@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import optax
 import rich
 
 from experiments import devices
-from experiments.bert import data, model, parallel, pretrained, tasks, tokens
+from experiments.bert import data, masking, model, parallel, pretrained, tasks, tokens
 from experiments.bert.data import Example, Split
 from experiments.bert.fitting import after_epoch, averaged, triangle
 from experiments.bert.model import Parameters
@@ -32,10 +33,10 @@ class Config:
     """Directory of the run; the same command goes on where it was killed."""
     model: Path | None = None
     """Directory of a model, of Hugging Face's files or Google's; the small English one by default."""
-    task: Literal["classification", "tokens", "spans"] = "classification"
-    """What is predicted: a class of each text, one of each word, or labelled spans."""
+    task: Literal["classification", "tokens", "spans", "masked"] = "classification"
+    """What is predicted: a class of each text, one of each word, labelled spans, or words that are masked."""
     train: Path | None = None
-    """TSV or JSON lines (see experiments/bert/data.py); film reviews or generated sentences without it."""
+    """A file of examples (see experiments/bert/data.py); film reviews or generated sentences without it."""
     valid: Path | None = None
     """To choose the best epoch by; a tenth of ``train`` without it."""
     test: Path | None = None
@@ -99,6 +100,8 @@ class Setup(NamedTuple):
     config: Config
     sizes: model.Config
     num_steps: int
+    mask: int
+    """The number of the token for a masked word, -1 for other tasks."""
 
 
 class Encoded(NamedTuple):
@@ -151,23 +154,42 @@ def make_optimizer(config: Config, num_steps: int) -> optax.GradientTransformati
     )
 
 
-def logits_of(parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array | None) -> jax.Array:
-    """Logits of a batch; with dropout if there is a key."""
-    inner, last = (None, None) if key is None else jax.random.split(key)
-    hidden = model.encode(
+def features(parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array | None) -> jax.Array:
+    """The encoder's features of a batch; with dropout if there is a key."""
+    return model.encode(
         parameters.encoder,
         batch["ids"],
         batch["mask"],
         config=setup.sizes,
         types=batch["types"],
-        key=inner,
+        key=key,
         dtype=jnp.bfloat16 if setup.config.half else jnp.float32,
     )
+
+
+def logits_of(parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array | None) -> jax.Array:
+    """Logits of a batch; with dropout if there is a key."""
+    inner, last = (None, None) if key is None else jax.random.split(key)
+    hidden = features(parameters, batch, setup, inner)
     return tasks.TASKS[setup.config.task].forward(parameters, hidden, config=setup.sizes, key=last)
 
 
+def masked_words(
+    parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array, dropout_key: jax.Array | None
+) -> masking.Found:
+    """What is found of the words that the key masks; rows that only fill up a batch do not count."""
+    shape = {"mask": setup.mask, "vocabulary_size": setup.sizes.vocabulary_size}
+    gaps = masking.asked(key, batch["ids"], batch["targets"], **shape)
+    gaps = gaps._replace(used=gaps.used & (batch["counts"] > 0)[:, None])
+    hidden = features(parameters, batch | {"ids": gaps.ids}, setup, dropout_key)
+    return masking.found(parameters, hidden, gaps, setup.sizes)
+
+
 def loss_fn(parameters: Any, batch: dict[str, jax.Array], setup: Setup, key: jax.Array) -> jax.Array:
-    """The mean loss of the examples of a batch; rows that only fill it up do not count."""
+    """The mean loss of the examples of a batch, or of its masked words; rows that only fill it up do not count."""
+    if setup.config.task == "masked":
+        words = masked_words(parameters, batch, setup, *jax.random.split(key))
+        return jnp.sum(jnp.where(words.used, words.nats, 0)) / jnp.maximum(words.used.sum(), 1).astype(jnp.float32)
     losses = tasks.TASKS[setup.config.task].loss(
         logits_of(parameters, batch, setup, key), batch["targets"], batch["mask"]
     )
@@ -193,6 +215,12 @@ def train_step(
 def evaluate_step(parameters: Parameters, batch: dict[str, jax.Array], *, setup: Setup) -> jax.Array:
     """Logits without dropout."""
     return logits_of(parameters, batch, setup, None)
+
+
+@functools.partial(jax.jit, static_argnames="setup")
+def evaluate_masked(parameters: Parameters, batch: dict[str, jax.Array], key: jax.Array, *, setup: Setup) -> Any:
+    """What is found of the words that the key masks, without dropout."""
+    return masked_words(parameters, batch, setup, key, None)
 
 
 def encoded(examples: Sequence[Example], tokenizer: tokens.Tokenizer, max_length: int) -> Encoded:
@@ -242,7 +270,7 @@ class Trainer:
         self.config = config
         self.split = data.load(config.task, config.train, config.valid, config.test, config.seed, config.tiny)
         self.labels = data.label_names(self.split.train, config.task)
-        if len(self.labels) < (1 if config.task == "spans" else 2):
+        if len(self.labels) < {"spans": 1, "masked": 0}.get(config.task, 2):
             raise data.DataError(f"the training has the labels {list(self.labels)}: that is nothing to learn")
         self.tokenizer, sizes, self.start = load_model(config, self.split)
         self.sizes = dataclasses.replace(
@@ -250,7 +278,8 @@ class Trainer:
         )
         if config.max_length > sizes.max_length:
             raise ValueError(f"max_length must be at most {sizes.max_length} for this model; got {config.max_length}")
-        self.task = tasks.TASKS[config.task]
+        self.task = tasks.TASKS.get(config.task)
+        """None for masked words, which have no labels."""
         self.train, self.valid, self.test = (
             encoded(part, self.tokenizer, config.max_length) for part in self.split[:3]
         )
@@ -259,19 +288,24 @@ class Trainer:
         self.num_steps = config.num_epochs * self.steps_per_epoch
         # Neither where it is written nor when it ends is part of the compiled program.
         plain = dataclasses.replace(config, out=Path(), model=None, train=None, valid=None, test=None, seed=0)
-        self.setup = Setup(plain, self.sizes, self.num_steps)
+        mask = masking.mask_id(self.tokenizer) if config.task == "masked" else -1
+        self.setup = Setup(plain, self.sizes, self.num_steps, mask)
         self._mesh = devices.mesh(config.batch_size, config.model_devices)
 
     def initial_state(self) -> TrainState:
         """The model with a new head, and nothing trained."""
-        head = model.initial_head(jax.random.key(self.config.seed), self.sizes, self.task.num_outputs(len(self.labels)))
-        parameters = self.start._replace(head=head, masked=None)
-        if self.config.task == "classification" and parameters.pooler is None:
-            d = self.sizes.hidden_dim
-            pooler = model.initial_head(jax.random.key(self.config.seed + 1), self.sizes, d)
-            parameters = parameters._replace(pooler=pooler)
-        if self.config.task != "classification":
-            parameters = parameters._replace(pooler=None)
+        key, d = jax.random.key(self.config.seed), self.sizes.hidden_dim
+        if self.task is None:
+            masked = self.start.masked or model.initial_masked_head(key, self.sizes)
+            parameters = self.start._replace(head=None, pooler=None, masked=masked)
+        else:
+            head = model.initial_head(key, self.sizes, self.task.num_outputs(len(self.labels)))
+            parameters = self.start._replace(head=head, masked=None)
+            if self.config.task != "classification":
+                parameters = parameters._replace(pooler=None)
+            elif parameters.pooler is None:
+                pooler = model.initial_head(jax.random.key(self.config.seed + 1), self.sizes, d)
+                parameters = parameters._replace(pooler=pooler)
         parameters = parallel.placed(parameters, self.sizes, self._mesh)
         whole: Any = parameters
         # Moments lie where their parameters do.
@@ -288,9 +322,14 @@ class Trainer:
         arrays = self.tokenizer.batch([part.rows[row] for row in filled], length)._asdict()
         if self.sizes.num_types == 1:
             arrays["types"] = np.zeros_like(arrays["types"])
-        arrays["targets"] = np.stack(
-            [self.task.targets(part.examples[row], part.rows[row], self.index, length) for row in filled]
-        )
+        task = self.task
+        targets = [
+            masking.is_word(part.rows[row], length)
+            if task is None
+            else task.targets(part.examples[row], part.rows[row], self.index, length)
+            for row in filled
+        ]
+        arrays["targets"] = np.stack(targets)
         arrays["counts"] = (np.arange(len(filled)) < len(rows)).astype(np.float32)
         return devices.spread(self._mesh, arrays)
 
@@ -302,16 +341,28 @@ class Trainer:
         """The batches of an epoch."""
         return batch_rows(self.train.buckets, self.config.batch_size, (self.config.seed, 3, epoch))
 
-    def predictions(self, parameters: Parameters, part: Encoded) -> Iterator[tuple[int, tasks.Prediction]]:
+    def predictions(
+        self, parameters: Parameters, part: Encoded, task: tasks.Task
+    ) -> Iterator[tuple[int, tasks.Prediction]]:
         """What is found in each example, by its place."""
         for rows in batch_rows(part.buckets, self.config.batch_size, None):
             logits = devices.on_host(evaluate_step(parameters, self.batch(part, rows), setup=self.setup))
             for row, values in zip(rows, logits, strict=False):
-                yield int(row), self.task.decode(values, part.examples[row], part.rows[row], self.labels)
+                yield int(row), task.decode(values, part.examples[row], part.rows[row], self.labels)
 
     def scores(self, parameters: Parameters, part: Encoded) -> tuple[dict[str, float], list[tasks.Prediction]]:
-        """How good the predictions are, and these in the order of the examples."""
-        found = dict(self.predictions(parameters, part))
+        """How good the predictions are, and these in the order of the examples; no predictions of masked words.
+
+        The words that are masked are the same whenever a part is evaluated.
+        """
+        if self.task is None:
+            root, plan = jax.random.key(self.config.seed + 4), batch_rows(part.buckets, self.config.batch_size, None)
+            words = [
+                evaluate_masked(parameters, self.batch(part, rows), jax.random.fold_in(root, place), setup=self.setup)
+                for place, rows in enumerate(plan)
+            ]
+            return masking.scores(words, masking.frequencies(self.train.rows, self.sizes.vocabulary_size)), []
+        found = dict(self.predictions(parameters, part, self.task))
         ordered = [found[row] for row in range(len(part.examples))]
         return tasks.scores(part.examples, ordered, self.config.task), ordered
 
@@ -338,7 +389,7 @@ def main(config: Config) -> dict[str, Any]:
     """Trains, chooses the best epoch, reports on the test part, writes predictions and the model."""
     trainer = Trainer(config)
     config = trainer.config
-    name = "f1" if config.task == "spans" else "accuracy"
+    name = {"spans": "f1", "masked": "nats"}.get(config.task, "accuracy")
     root = trainer.everywhere(jax.random.key(config.seed + 3))
     with Run(config.out, config, changeable=("out", "save_every", "model_devices")) as run:
         report_problems(config.out, trainer)
@@ -358,7 +409,9 @@ def main(config: Config) -> dict[str, Any]:
                 if place + 1 == trainer.steps_per_epoch:
                     found, _ = trainer.scores(state.average, trainer.valid)
                     run.log(step, **{f"valid_{key}": value for key, value in found.items()})
-                    state = after_epoch(state, epoch + 1, found[name])
+                    # Of masked words the geometric mean of their probabilities: of scores the greatest is the best.
+                    score = math.exp(-found[name]) if name == "nats" else found[name]
+                    state = after_epoch(state, epoch + 1, score)
                 if step % config.save_every == 0 or place + 1 == trainer.steps_per_epoch:
                     run.save(step, state)
         result = summary(trainer, state, step)

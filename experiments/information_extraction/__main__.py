@@ -1,4 +1,4 @@
-"""``python -m experiments.information_extraction train | predict | compare | collect``: see README.md."""
+"""``python -m experiments.information_extraction train | predict | compare | collect | download``: see README.md."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from experiments.information_extraction.collect import Collection, collect
 from experiments.information_extraction.compare import Comparison, compare
 from experiments.information_extraction.config import Config
 from experiments.information_extraction.data import DataError
+from experiments.information_extraction.download import Download, fetch
 from experiments.information_extraction.predict import Prediction, predict
 from experiments.information_extraction.train import main
 from experiments.runs import RunError
@@ -20,6 +21,7 @@ VERBS = {
     "predict": (Prediction, predict),
     "compare": (Comparison, compare),
     "collect": (Collection, collect),
+    "download": (Download, fetch),
 }
 
 
@@ -37,6 +39,8 @@ def run() -> None:
         print(json.dumps(result), file=sys.stderr)
     elif function is collect:
         print(json.dumps(result, indent=1))
+    elif function is fetch:
+        print(result)
 
 
 if __name__ == "__main__":

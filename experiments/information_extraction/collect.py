@@ -1,6 +1,7 @@
-"""The results of finished runs in one file, one table and one figure."""
+"""The results of finished runs in one file, one table and two figures."""
 
 import json
+import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from experiments.information_extraction.data import DataError
 from experiments.information_extraction.report import precision_recall
-from experiments.runs import CONFIG, save_figure, write_atomically
+from experiments.runs import CONFIG, read_metrics, save_figure, write_atomically
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Collection:
 
 
 def collect(config: Collection) -> dict[str, Any]:
-    """Writes ``NAME.json``, ``NAME.md`` and ``NAME.png``; returns means and standard errors over seeds."""
+    """Writes ``NAME.json``, ``NAME.md``, ``NAME.png`` and ``NAME-curves.png``; returns means and standard errors."""
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for directory in sorted(config.runs):
         path = directory / "result.json"
@@ -35,7 +36,9 @@ def collect(config: Collection) -> dict[str, Any]:
             raise DataError(f"{directory} has no finished run")
         settings = json.loads((directory / CONFIG).read_text())
         kept = {key: value for key, value in settings.items() if key not in ("out", "train", "valid", "test", "model")}
-        groups[re.sub(r"-?\d+$", "", directory.name)].append(json.loads(path.read_text()) | {"config": kept})
+        result = json.loads(path.read_text())
+        more = {"config": kept, "training": by_epoch(read_metrics(directory), result["steps"] / kept["num_epochs"])}
+        groups[re.sub(r"-?\d+$", "", directory.name)].append(result | more)
     rows = [row for name, found in groups.items() for row in rows_of(name, found)]
     config.out.mkdir(parents=True, exist_ok=True)
     write_atomically(config.out / f"{config.name}.md", ("\n".join([*HEAD, *rows]) + "\n").encode())
@@ -45,6 +48,9 @@ def collect(config: Collection) -> dict[str, Any]:
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
     precision_recall(figure.subplots(), {name: found[0]["test"] for name, found in groups.items()})
     save_figure(config.out / f"{config.name}.png", figure)
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    curves(figure, {name: [result["training"] for result in found] for name, found in groups.items()})
+    save_figure(config.out / f"{config.name}-curves.png", figure)
     return {name: {key: mean_of(found, *path) for key, path in MEASURES.items()} for name, found in groups.items()}
 
 
@@ -96,3 +102,46 @@ def rows_of(name: str, results: list[dict[str, Any]]) -> list[str]:
         cells = (name, "mean", shown["valid F1"], shown["test F1"], shown["precision"], shown["recall"], "")
         rows.append("| " + " | ".join([*cells, shown["unseen-triple F1"]]) + " |")
     return rows
+
+
+#: What curves are drawn of, by the names in the metrics of a run.
+LOSS, VALID = "loss", "valid_f1"
+Points = list[tuple[float, float]]
+
+
+def by_epoch(metrics: list[dict[str, Any]], steps_per_epoch: float) -> dict[str, Points]:
+    """Training loss and validation F1 against epochs; the loss is the mean of what an epoch has written."""
+    losses: dict[int, list[float]] = defaultdict(list)
+    for line in metrics:
+        if LOSS in line:
+            losses[math.ceil(line["step"] / steps_per_epoch - 1e-9)].append(line[LOSS])
+    scores = [(line["step"] / steps_per_epoch, line[VALID]) for line in metrics if VALID in line]
+    return {LOSS: [(float(epoch), float(np.mean(values))) for epoch, values in losses.items()], VALID: scores}
+
+
+def mean_curve(seeds: list[Points]) -> Points:
+    """The mean over seeds at the epochs that all of them have."""
+    tables = [{round(x, 6): y for x, y in points} for points in seeds]
+    shared = set(tables[0]).intersection(*tables[1:])
+    return [(x, float(np.mean([table[x] for table in tables]))) for x in sorted(shared)]
+
+
+def curves(figure: Any, groups: dict[str, list[dict[str, Points]]]) -> None:
+    """Each seed as a thin line, and the mean of each model's as a thick one."""
+    for axes, name, label in zip(figure.subplots(1, 2), (LOSS, VALID), ("training loss", "validation F1"), strict=True):
+        for number, (group, found) in enumerate(groups.items()):
+            seeds, color = [result[name] for result in found if result[name]], f"C{number}"
+            if not seeds:
+                continue
+            if len(seeds) > 1:
+                for points in seeds:
+                    axes.plot(*zip(*points, strict=True), color=color, alpha=0.4, linewidth=0.8)
+            text = f"{group}, mean of {len(seeds)} seeds" if len(seeds) > 1 else f"{group}, one seed"
+            mean = mean_curve(seeds)
+            axes.plot([x for x, _ in mean], [y for _, y in mean], color=color, linewidth=1.8, label=text)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.has_data():
+            axes.legend(frameon=False)
+    figure.axes[0].set_yscale("log")

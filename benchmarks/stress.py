@@ -144,7 +144,8 @@ def stress(num_kills: int, directory: Path, source: np.random.Generator, **setti
     seconds, expected = time.monotonic() - began, end_of(whole)
     kills = saving = starting = damaged = trainings = survived = 0
     while kills < num_kills:
-        config, killed, code = dataclasses.replace(whole, directory=directory / f"killed-{trainings}"), 0, None
+        config = dataclasses.replace(whole, directory=directory / f"killed-{trainings}")
+        killed, code, said = 0, None, ""
         while code is None:
             before = num_begun(config.directory)
             process = start(config)

@@ -38,6 +38,35 @@ def damage_of(checkpoint: Path) -> str | None:
     return f"{', '.join(wrong)} not as written" if wrong else None
 
 
+def seal(file: Path) -> None:
+    """Writes the checksum of a file beside it, to be looked at by :func:`check`."""
+    with file.open("rb") as content:
+        found = {file.name: hashlib.file_digest(content, "sha256").hexdigest()}
+    (file.parent / CHECKSUMS).write_text(json.dumps(found) + "\n")
+
+
+def check(file: Path) -> None:
+    """Refuses a file that is not as it was sealed; files without a checksum pass.
+
+    Raises:
+      ValueError: if it is another one, with what to do.
+    """
+    sums = file.parent / CHECKSUMS
+    if not sums.is_file() or not file.is_file():
+        return
+    try:
+        expected = json.loads(sums.read_text()).get(file.name)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{sums}: no list of checksums ({error})") from error
+    with file.open("rb") as content:
+        found = hashlib.file_digest(content, "sha256").hexdigest()
+    if expected not in (None, found):
+        raise ValueError(
+            f"{file}: not as it was written (SHA-256 {found} instead of {expected}); the command that trained the model"
+            f" writes it again, from the last checkpoint. Delete {sums} if it was changed on purpose"
+        )
+
+
 def described(tree: Any) -> dict[str, str]:
     """Type and shape of every leaf, by its path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)

@@ -33,8 +33,8 @@ def download(url: str, sha256: str, destination: Path, open_url: Callable = urll
       ``destination``.
 
     Raises:
-      DataError: for an address without https, or one that leads to such an address; for content that is too large, no gzip file where one is wanted, or not
-        the expected one.
+      DataError: for an address without https, or one that leads to such an address; for content that is too large, no
+        gzip file where one is wanted, or not the expected one.
       OSError: if the address cannot be read.
     """
     with open_url(only_https(url), timeout=60) as response:

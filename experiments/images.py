@@ -24,6 +24,8 @@ FASHION_MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
+#: Of its two parts; a directory may have fewer of the user's own.
+FASHION_MNIST_LENGTHS = {"train": 60_000, "t10k": 10_000}
 #: Where the authors keep the files (README of that repository, "Get the Data").
 FASHION_MNIST_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 #: Where the Debian package dataset-fashion-mnist puts them.
@@ -60,10 +62,7 @@ def load(name: Name, directory: Path | None = None, *, split: Split = "train") -
         return (digits.images / 16).astype(np.float32)
     if name != "fashion_mnist":
         raise DataError(f"data must be 'digits' or 'fashion_mnist'; got {name!r}")
-    return (
-        read_idx(find_fashion_mnist(directory, f"{PREFIXES[split]}-images-idx3-ubyte"), num_axes=3).astype(np.float32)
-        / 255
-    )
+    return read_fashion_mnist(directory, f"{PREFIXES[split]}-images-idx3-ubyte", num_axes=3).astype(np.float32) / 255
 
 
 class Labelled(NamedTuple):
@@ -105,8 +104,8 @@ def load_labelled(name: Name | Literal["cifar10"], split: Split, directory: Path
     if name == "cifar10":
         return read_cifar10(directory, split)
     prefix = PREFIXES[split]
-    pictures = read_idx(find_fashion_mnist(directory, f"{prefix}-images-idx3-ubyte"), num_axes=3)
-    labels = read_idx(find_fashion_mnist(directory, f"{prefix}-labels-idx1-ubyte"), num_axes=1)
+    pictures = read_fashion_mnist(directory, f"{prefix}-images-idx3-ubyte", num_axes=3)
+    labels = read_fashion_mnist(directory, f"{prefix}-labels-idx1-ubyte", num_axes=1)
     if len(pictures) != len(labels):
         raise DataError(f"fashion_mnist, {split}: {len(pictures)} images with {len(labels)} labels")
     return Labelled(pictures[..., None], labels.astype(np.int32))
@@ -151,6 +150,22 @@ def find_fashion_mnist(directory: Path | None = None, file: str = FASHION_MNIST_
             f" dataset-fashion-mnist; or give a directory (--data-directory) with the file {names[1]};"
             " or take the digits (--data digits)."
         ) from error
+
+
+def read_fashion_mnist(directory: Path | None, file: str, num_axes: int) -> np.ndarray:
+    """One of its four files, found and read; as many entries as were published must be the published ones."""
+    path = find_fashion_mnist(directory, file)
+    found = read_idx(path, num_axes)
+    if len(found) == FASHION_MNIST_LENGTHS[file.partition("-")[0]]:
+        header = bytes([0, 0, UNSIGNED_BYTES, num_axes]) + np.array(found.shape, ">u4").tobytes()
+        digest = hashlib.sha256(header + found.tobytes()).hexdigest()
+        if digest != FASHION_MNIST_SHA256[file]:
+            raise DataError(
+                f"{path}: not as published (SHA-256 {digest} instead of {FASHION_MNIST_SHA256[file]}): it is damaged,"
+                " or of another data set. Install the Debian package dataset-fashion-mnist once more, or delete"
+                " the file, and it is downloaded"
+            )
+    return found
 
 
 def read_idx(path: Path, num_axes: int) -> np.ndarray:

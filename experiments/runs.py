@@ -211,7 +211,7 @@ class Run:
     def _open_logs(self, size: int, first_step: int) -> None:
         """Cuts off what was logged after the checkpoint, and goes on from there."""
         from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
         path = self.directory / METRICS
         path.touch()
@@ -225,7 +225,7 @@ class Run:
         # full, and whose queue then waits for ever.
         self._events = EventsWriter(str(events / "events"), filename_suffix=f".{len(list(events.glob('*')))}")
         # TensorBoard hides what earlier files have from this step on.
-        start = SessionLog(status=SessionLog.START)  # pyright: ignore[reportAttributeAccessIssue]
+        start = SessionLog(status=SessionLog.START)
         self._events.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
 
     def save(self, step: int, state: Any) -> None:
@@ -254,7 +254,7 @@ class Run:
 
     def log(self, step: int, **values: Any) -> None:
         """Adds a line to the metrics: numbers, or arrays of them (each entry of an array is a TensorBoard curve)."""
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboardX.summary import scalar
 
         if not self.is_writer:

@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from experiments import checkpoints
 from experiments.bert.bundle import Bundle, CheckpointError
 from experiments.bert.model import Config, Encoder, Layer, Linear, MaskedHead, Norm, Parameters
 
@@ -146,12 +147,15 @@ def hugging_face_source(directory: Path) -> Source:
     shapes = {}
     for name in names:
         try:
+            checkpoints.check(directory / name)
             with safe_open(directory / name, framework="flax") as file:
                 for key in file.keys():  # noqa: SIM118 (it is no dictionary)
                     places[plain_name(key)] = directory / name, key
                     shapes[plain_name(key)] = tuple(file.get_slice(key).get_shape())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{directory / name}: {error}") from error
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
 
     def read(name: str) -> np.ndarray:
         path, key = places[name]
@@ -335,6 +339,7 @@ def save(directory: Path, config: Config, parameters: Parameters) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(described, indent=2) + "\n")
     save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    checkpoints.seal(directory / "model.safetensors")
 
 
 def saved_name(name: str, prefix: str, roberta_classifier: bool) -> str:

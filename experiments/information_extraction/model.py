@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from experiments import checkpoints
 from experiments.bert import model as bert
 from experiments.bert import tokens
 from experiments.information_extraction import dgcnn, global_pointer, pointer, units
@@ -191,6 +192,7 @@ def save(directory: Path, extractor: Extractor) -> None:
     """Writes ``extractor.json``, ``weights.safetensors``, the vocabulary or tokenizer, and the prior."""
     directory.mkdir(parents=True, exist_ok=True)
     save_file(flat(extractor.parameters), directory / "weights.safetensors")
+    checkpoints.seal(directory / "weights.safetensors")
     settings = {
         "sizes": dataclasses.asdict(extractor.sizes) | {"options": extractor.sizes.options._asdict()},
         "predicates": extractor.predicates,
@@ -218,6 +220,7 @@ def load(directory: Path) -> Extractor:
     """
     try:
         settings = json.loads((directory / "extractor.json").read_text(encoding="utf-8"))
+        checkpoints.check(directory / "weights.safetensors")
         arrays = load_file(directory / "weights.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{directory} has no extractor: {error}") from error

@@ -68,7 +68,7 @@ lint: $(TEST)
 	$(BIN)/pyright
 
 compile: $(COMPILE)
-	.venv-compile/bin/python -m pytest tests/test_compile.py tests/test_compile_recurrent.py -rs --numprocesses 2 --dist loadgroup
+	.venv-compile/bin/python -m pytest tests/test_compile.py tests/test_compile_recurrent.py tests/test_compile_budgets.py -rs --numprocesses 2 --dist loadgroup
 
 speed: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.speed

@@ -23,8 +23,9 @@ def sums_by_products(
 ) -> tuple[Float[Array, "k"], Float[Array, "k d"]]:
     """Counts and sums by products with one-hot vectors, a chunk at a time: for matrix units that scatter slowly."""
     missing = -x.shape[0] % ONE_HOT_CHUNK
-    x = jnp.pad(x, ((0, missing), (0, 0))).reshape(-1, ONE_HOT_CHUNK, x.shape[1])
-    places = jnp.pad(places, (0, missing), constant_values=num_codes).reshape(-1, ONE_HOT_CHUNK)
+    # A chunk has vectors from all over x, as in nearest_code: of those of each device its part.
+    x = jnp.pad(x, ((0, missing), (0, 0))).reshape(ONE_HOT_CHUNK, -1, x.shape[1]).swapaxes(0, 1)
+    places = jnp.pad(places, (0, missing), constant_values=num_codes).reshape(ONE_HOT_CHUNK, -1).swapaxes(0, 1)
 
     def add(total, chunk):
         vectors, places = chunk

@@ -121,15 +121,24 @@ def search_blocks(
 
 
 def by_chunks(search: Callable, x: Float[Array, "n d"], chunk_size: int) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
-    """``search(x)``, some vectors at a time."""
+    """``search(x)``, some vectors at a time.
+
+    A chunk has vectors from all over ``x``, at equal distances: where they are spread over devices without a
+    ``shard_map``, each device has its part of every chunk, and none is sent the vectors of the others.
+    """
     num_vectors, num_features = x.shape
     num_chunks = max(1, -(-num_vectors // chunk_size))
     if num_chunks == 1:
         return search(x)
     chunk_size = -(-num_vectors // num_chunks)
     padded = jnp.pad(x, ((0, num_chunks * chunk_size - num_vectors), (0, 0)))
-    found = lax.map(search, padded.reshape(num_chunks, chunk_size, num_features))
-    codes, minima = jax.tree.map(lambda leaf: leaf.reshape(-1)[:num_vectors], found)
+    grid = padded.reshape(chunk_size, num_chunks, num_features)
+
+    def search_chunk(number):
+        return search(lax.dynamic_index_in_dim(grid, number, 1, keepdims=False))
+
+    found = lax.map(search_chunk, jnp.arange(num_chunks))
+    codes, minima = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1)[:num_vectors], found)
     return codes, minima
 
 

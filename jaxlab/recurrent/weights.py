@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxlab import _check
@@ -37,7 +38,7 @@ def place(columns: Float[Array, "*batch k"], width: int, *, last: bool) -> Float
     if missing == 0:
         return columns
     around = (missing, 0, 0) if last else (0, missing, 0)
-    return jax.lax.pad(columns, jnp.zeros((), columns.dtype), [(0, 0, 0)] * (columns.ndim - 1) + [around])
+    return lax.pad(columns, jnp.zeros((), columns.dtype), [(0, 0, 0)] * (columns.ndim - 1) + [around])
 
 
 def project(weights: Affine, inputs: Float[Array, "*batch d"]) -> Float[Array, "*batch m"]:
@@ -48,8 +49,12 @@ def project(weights: Affine, inputs: Float[Array, "*batch d"]) -> Float[Array, "
 
 def gradient_of_product(x: Float[Array, "*batch d"], cotangent: Float[Array, "*batch k"], like: Array) -> Array:
     """The gradient of ``product(x, like)`` with respect to the matrix: one product over all leading axes."""
-    x, cotangent = (y.astype(like.dtype).reshape(-1, y.shape[-1]) for y in (x, cotangent))
-    gradient = jnp.matmul(x.T, cotangent, preferred_element_type=widen(jnp.zeros((), like.dtype)).dtype)
+    # Over time and batch without making one axis of them: of a batch that is spread over devices, that would be sent
+    # to all of them.
+    x, cotangent = (y.astype(like.dtype) for y in (x, cotangent))
+    leading = tuple(range(x.ndim - 1))
+    wide = widen(jnp.zeros((), like.dtype)).dtype
+    gradient = lax.dot_general(x, cotangent, ((leading, leading), ((), ())), preferred_element_type=wide)
     return gradient.astype(like.dtype)
 
 

@@ -1,0 +1,55 @@
+"""Temporary memory and collectives of training steps and of large functions stay within what is committed.
+
+The budgets, ``budgets.json``, are those of one device where the batch is spread over four TPU v5e or over eight NVIDIA
+H100: half as much again fails, so that a change that doubles either is seen. Fewer are written there by ``python -m
+pytest tests/test_compile_budgets.py`` with ``RECORD=1`` in the environment. All programs that there are stand in the
+table of ``python -m benchmarks.compile``; these few show whether a matrix of all distances, pairs or steps is kept, and
+whether a batch is sent around.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+from benchmarks import compilers, hlo
+from benchmarks.compiled_functions import FUNCTIONS
+from benchmarks.compiled_steps import STEPS
+
+BUDGET = Path(__file__).parent / "budgets.json"
+DEVICES = {"TPU v5e": 4, "NVIDIA H100": 8}
+LARGE = ("nearest_code 8,192", "quantizer ema", "mmd 2,048", "estimator leave_one_out, 2 evaluations")
+SMALL = ("VQ-VAE", "ON-LSTM language model", "BERT fine-tuning")
+PROGRAMS = {function.name: function.lower for function in FUNCTIONS if function.name in LARGE}
+PROGRAMS |= {step.name: step.lower for step in STEPS if step.size == "small" and step.name in SMALL}
+# Of rounding up to what a compiler allocates in.
+SLACK = 2**16
+
+
+def test_every_program_of_the_budget_is_there():
+    assert set(PROGRAMS) == {*LARGE, *SMALL}
+    assert {name for platform in json.loads(BUDGET.read_text()).values() for name in platform} == set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", list(PROGRAMS))
+@pytest.mark.parametrize("platform", list(DEVICES))
+def test_memory_and_collectives_stay_in_the_budget(platform, name):
+    try:
+        mesh = compilers.mesh(platform, DEVICES[platform])
+    except compilers.CompilerMissing as missing:
+        pytest.skip(str(missing))
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        compiled = PROGRAMS[name](mesh).compile()
+    counted = {
+        "temporary bytes": compilers.temporary_bytes(compiled),
+        "collectives": sum(hlo.collectives(compiled.as_text() or "").values()),
+    }
+    budget = json.loads(BUDGET.read_text()) if BUDGET.exists() else {}
+    if os.environ.get("RECORD"):
+        budget.setdefault(platform, {})[name] = counted
+        BUDGET.write_text(json.dumps(budget, indent=1) + "\n")
+    allowed = budget[platform][name]
+    assert counted["temporary bytes"] <= 1.5 * allowed["temporary bytes"] + SLACK
+    assert counted["collectives"] <= 1.5 * allowed["collectives"]

@@ -12,10 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks import binary_vae
 from benchmarks.compilers import placed
+from experiments import devices
 from experiments.bert import model as bert
 from experiments.bert import train as bert_train
 from experiments.information_extraction import model as extraction
@@ -24,7 +26,7 @@ from experiments.information_extraction.prior import MOST
 from experiments.onlstm import classification, language, sentences
 from experiments.onlstm.logic import LOGIC
 from experiments.vqvae_pixelcnn import fit_prior, train
-from experiments.vqvae_pixelcnn.model import Model, vqvae
+from experiments.vqvae_pixelcnn.model import Model
 
 Lower = Callable[[Mesh], jax.stages.Lowered]
 
@@ -43,13 +45,14 @@ def vqvae_step(model: Model, shape: tuple[int, ...], batch_size: int) -> Lower:
     """The VQ-VAE."""
 
     def lower(mesh: Mesh) -> jax.stages.Lowered:
-        functions = vqvae(model, shape, 0.1, "batch")
-        images = jax.ShapeDtypeStruct((max(64, batch_size), *shape), jnp.uint8)
+        mesh = Mesh(mesh.devices.reshape(-1, 1), (devices.BATCH, devices.MODEL))
+        # Some images, of which the program has the variance.
+        some = np.random.default_rng(0).integers(256, size=(max(64, batch_size), *shape), dtype=np.uint8)
         key = jax.random.key(0)
-        state = jax.eval_shape(vqvae(model, shape, 0.1).init, key, images)
+        state = jax.eval_shape(train.built(model, some).init, key, some)
         images = jax.ShapeDtypeStruct((batch_size, *shape), jnp.uint8)
-        arguments = (placed(key, mesh), placed(state, mesh), placed(images, mesh, "batch"))
-        step: Any = train.spread_step(functions, mesh)
+        arguments = (placed(key, mesh), placed(state, mesh), placed(images, mesh, devices.BATCH))
+        step: Any = train.spread_step(model, some, mesh, state)
         return step.lower(*arguments)
 
     return lower
@@ -106,7 +109,7 @@ def bert_step(config: bert_train.Config, sizes: bert.Config) -> Lower:
     """Fine-tuning of BERT."""
 
     def lower(mesh: Mesh) -> jax.stages.Lowered:
-        setup = bert_train.Setup(config, sizes, 1000)
+        setup = bert_train.Setup(config, sizes, 1000, mask=-1)
 
         def begin():
             parameters = bert.initial(jax.random.key(0), sizes)._replace(masked=None)

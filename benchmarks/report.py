@@ -4,7 +4,7 @@
     python -m benchmarks.report --check    # exit status 1 if the README is not what this would write
 
 The markers are the comments ``<!-- table:gradient_variance -->``, ``<!-- table:training_curves -->``,
-``<!-- table:speed -->``, and ``<!-- end -->`` after each of them, on lines of their own.
+``<!-- table:speed -->``, ``<!-- table:stress -->``, and ``<!-- end -->`` after each of them, on lines of their own.
 """
 
 import json
@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- table:gradient_variance -->"
 BEGIN_TRAINING = "<!-- table:training_curves -->"
 BEGIN_SPEED = "<!-- table:speed -->"
+BEGIN_STRESS = "<!-- table:stress -->"
 END = "<!-- end -->"
 #: Directory of the training runs that are shown, below ``training_curves`` and ``training_curves_long``.
 TRAINING = "rodeo-nonlinear-fashion_mnist"
@@ -114,6 +115,16 @@ def training_section(runs: list[dict[str, Any]], figure: str) -> str:
     return "\n\n".join([*parts, legend, f"![Train ELBO against steps, for every estimator]({figure})"])
 
 
+def stress_section(found: dict[str, Any]) -> str:
+    """How many trainings were killed how often, and what became of them."""
+    return (
+        f"{found['kills']} kills ({found['while_starting']} before the first step of a process,"
+        f" {found['while_saving']} as a checkpoint was half written) of {found['trainings']} trainings:"
+        f" {found['survived']} ended in the same bits, {found['lost']} were lost; the newest checkpoint was damaged"
+        f" {found['damaged_latest']} times."
+    )
+
+
 def with_section(readme: str, text: str, marker: str = BEGIN) -> str:
     """The README with the text between its markers."""
     begin, end = readme.find(marker), readme.find(END, max(0, readme.find(marker)))
@@ -143,6 +154,10 @@ def main(settings: Settings) -> int:
                 if at.exists()
             ]
             wanted = with_section(wanted, speed_section(speed, more), BEGIN_SPEED)
+        stress_path = settings.results / "stress.json"
+        if stress_path.exists():
+            stress = json.loads(stress_path.read_text(encoding="utf-8"))
+            wanted = with_section(wanted, stress_section(stress), BEGIN_STRESS)
     except (OSError, ValueError, ReportError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2

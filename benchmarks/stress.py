@@ -4,10 +4,10 @@
     python -m benchmarks.stress --kills 3 --out runs/stress.json
 
 A small network is trained on scikit-learn's digits, with dropout and Adam, and saves a checkpoint every few steps. Once
-it is left alone. Then it is killed by SIGKILL, in turns at a moment drawn uniformly from the time that a process takes,
-and at one drawn from the time that its steps take, and started again by the same command, until it ends; then a new one
-is begun, until there were as many kills as asked for. Lost are trainings that cannot go on, or end in other parameters
-or metrics than the one that was left alone, by a single bit.
+it is left alone. Then it is killed by SIGKILL, in turns at a moment drawn uniformly from the time that its steps take,
+and at one drawn from the time that a whole process takes, and started again by the same command, until it ends; then a
+new one is begun, until there were as many kills as asked for. Lost are trainings that cannot go on, or end in other
+parameters or metrics than the one that was left alone, by a single bit.
 """
 
 import dataclasses
@@ -152,7 +152,7 @@ def stress(num_kills: int, directory: Path, source: np.random.Generator, **setti
             try:
                 if kills == num_kills:  # the last training is let go on to its end
                     limit = None
-                elif kills % 2:
+                elif kills % 2 == 0:
                     wait_for_steps(process, config.directory, before)
                     limit = source.uniform(0, seconds - starting_seconds)
                 else:

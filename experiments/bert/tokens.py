@@ -143,6 +143,7 @@ def load(directory: Path) -> Tokenizer:
         try:
             found = Tokenizer(Fast.from_str(whole.read_text(encoding="utf-8")), whole)
             # Parts that name what is not there are found out by their use alone.
+            found.encode("a")
             found.encode("a", "b")
             found.size  # noqa: B018
         except (KeyboardInterrupt, SystemExit):

@@ -66,7 +66,7 @@ def read_tree(text: str) -> Sentence:
                 words.append(re.sub(r"[0-9]+", "N", word.lower()))
         else:
             if not (tokens and tokens[-1] == "("):
-                raise ValueError(f"a node {label!r} without children")
+                raise ValueError(f"a node {label[:80]!r} without children")
             while tokens and tokens[-1] == "(":
                 tokens.pop()
                 node()

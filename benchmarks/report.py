@@ -4,8 +4,8 @@
     python -m benchmarks.report --check    # exit status 1 if the README is not what this would write
 
 The markers are the comments ``<!-- table:gradient_variance -->``, ``<!-- table:training_curves -->``,
-``<!-- table:speed -->``, ``<!-- table:stress -->``, ``<!-- table:compile -->``, and ``<!-- end -->`` after each of them,
-on lines of their own.
+``<!-- table:speed -->``, ``<!-- table:stress -->``, ``<!-- table:compile -->``, and ``<!-- end -->`` after each of
+them, on lines of their own.
 """
 
 import json

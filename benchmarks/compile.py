@@ -117,6 +117,8 @@ def law_records() -> dict[str, Any]:
     found = {}
     for path in sorted(LAWS.glob("compile-*.json")):
         content = json.loads(path.read_text())
+        if "devices" not in content:  # of an earlier version of the law
+            continue
         found[content["platform"]] = {name: content[name] for name in ("jax", "devices", "batch", "costs")}
     return found
 

@@ -189,7 +189,9 @@ def nearest_code(
       centre: a vector subtracted from ``x`` and ``codebook`` before the products: one near the mean of the codes makes
         products of low precision safe where that mean is far from zero. Not used for cosines.
       operand_dtype: round the operands of the products to this dtype, ``jnp.bfloat16`` for the matrix units of
-        accelerators at full speed. Sums stay in float32; a vector near the border of two cells may then get the other.
+        accelerators at full speed. Sums stay in float32; a vector near the border of two cells may then get the other
+        (0.5% of normal vectors, 64 features: ``python -m benchmarks.platform_speed --only wrong``). By default products
+        are exact to float32 on every platform, and not rounded as those of ``x @ codebook.T`` on a TPU.
       chunk_size: how many vectors at a time; by default 4,096 on a CPU, to 128 codes at a time (2 MiB), and on other
         platforms so many that their distances to all codes take 16 MiB.
       axis_name: of a mapped axis over which the codebook is spread, in equal parts, first codes on the first device.

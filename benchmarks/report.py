@@ -4,8 +4,8 @@
     python -m benchmarks.report --check    # exit status 1 if the README is not what this would write
 
 The markers are the comments ``<!-- table:gradient_variance -->``, ``<!-- table:training_curves -->``,
-``<!-- table:speed -->``, ``<!-- table:stress -->``, ``<!-- table:compile -->``, and ``<!-- end -->`` after each of
-them, on lines of their own.
+``<!-- table:speed -->``, ``<!-- table:stress -->``, ``<!-- table:compile -->``, ``<!-- table:platform -->``, and
+``<!-- end -->`` after each of them, on lines of their own.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from benchmarks import compile_table, curves_report, tables
+from benchmarks import compile_table, curves_report, platform_table, tables
 from benchmarks.figures import MAIN_PROBLEM
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +24,7 @@ BEGIN = "<!-- table:gradient_variance -->"
 BEGIN_TRAINING = "<!-- table:training_curves -->"
 BEGIN_SPEED = "<!-- table:speed -->"
 BEGIN_STRESS = "<!-- table:stress -->"
+BEGIN_PLATFORM = "<!-- table:platform -->"
 BEGIN_COMPILE = "<!-- table:compile -->"
 END = "<!-- end -->"
 #: Directory of the training runs that are shown, below ``training_curves`` and ``training_curves_long``.
@@ -164,6 +165,10 @@ def main(settings: Settings) -> int:
         if compile_path.exists():
             compiled = json.loads(compile_path.read_text(encoding="utf-8"))
             wanted = with_section(wanted, compile_table.readme_section(compiled), BEGIN_COMPILE)
+        platform_path = settings.results / "platform_speed_h100.json"
+        if platform_path.exists():
+            platform = json.loads(platform_path.read_text(encoding="utf-8"))
+            wanted = with_section(wanted, platform_table.readme_section(platform), BEGIN_PLATFORM)
     except (OSError, ValueError, ReportError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 2

@@ -8,6 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cases import Case
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+#: Examples in a batch.
+BATCH = 4
 
 
 def is_float(leaf: Any) -> bool:
@@ -94,3 +98,26 @@ def value_and_gradient(case: Case, key: jax.Array, data: dict[str, Any]) -> tupl
 
     gradient, result = jax.grad(weighted, has_aux=True)(floats)
     return result, gradient
+
+
+# Compiled and run once for all the laws.
+@functools.cache
+def compiled(case: Case) -> Callable[[jax.Array, dict[str, Any]], Any]:
+    """Value and gradient of one example, compiled."""
+    return jax.jit(functools.partial(value_and_gradient, case))
+
+
+@functools.cache
+def compiled_batch(case: Case) -> Callable[[jax.Array, dict[str, Any]], Any]:
+    """Values and gradients of a batch, compiled."""
+    return jax.jit(jax.vmap(functools.partial(value_and_gradient, case)))
+
+
+def keys() -> jax.Array:
+    """A key for each example of a batch."""
+    return jax.random.split(jax.random.key(0), BATCH)
+
+
+def spread_over_devices(*arguments: Any) -> Any:
+    """Arguments whose first axis is spread over all devices."""
+    return jax.device_put(arguments, NamedSharding(Mesh(jax.devices(), ("batch",)), PartitionSpec("batch")))

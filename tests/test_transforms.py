@@ -16,10 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES, Case
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from programs import batch, example, is_float, leaf_names, program, promised, split, value_and_gradient, weighted_sum
-
-BATCH = 4
+from programs import (
+    BATCH,
+    batch,
+    compiled,
+    compiled_batch,
+    example,
+    is_float,
+    keys,
+    leaf_names,
+    program,
+    promised,
+    split,
+    spread_over_devices,
+    weighted_sum,
+)
 
 
 def over(cases):
@@ -45,21 +56,6 @@ def traces():
 
     jax.monitoring.register_event_duration_secs_listener(listener)
     return names
-
-
-# Compiled and run once for all the laws.
-@functools.cache
-def compiled(case: Case):
-    return jax.jit(functools.partial(value_and_gradient, case))
-
-
-@functools.cache
-def compiled_batch(case: Case):
-    return jax.jit(jax.vmap(functools.partial(value_and_gradient, case)))
-
-
-def keys() -> jax.Array:
-    return jax.random.split(jax.random.key(0), BATCH)
 
 
 @functools.cache
@@ -100,9 +96,7 @@ def test_two_calls_of_one_shape_are_traced_once(case: Case, traces: list[str]):
 @over(case for case in CASES if case.data or case.random)
 def test_vmap_is_a_loop_on_one_device_or_four(case: Case):
     """The loop runs on one device; value and gradient of a batch are spread over four of them."""
-    mesh = Mesh(jax.devices(), ("batch",))
-    spread = jax.device_put((keys(), batch(case, BATCH)), NamedSharding(mesh, PartitionSpec("batch")))
-    assert_close(compiled_batch(case)(*spread), looped(case))
+    assert_close(compiled_batch(case)(*spread_over_devices(keys(), batch(case, BATCH))), looped(case))
 
 
 @over(case for case in CASES if len(leaf_names(example(case))) + case.random > 1)

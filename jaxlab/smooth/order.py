@@ -161,7 +161,7 @@ def sort(
     ascending, _, valid = ascending_of(values, mask)
     if _check.is_zero(temperature):
         return jnp.moveaxis(ascending, -1, axis).astype(x.dtype)
-    places = jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype)
+    places = 1 + lax.broadcasted_iota(values.dtype, values.shape, values.ndim - 1)
     middle = (valid.sum(-1, keepdims=True).astype(values.dtype) + 1) / 2
     drawn = jnp.where(valid, ascending - in_unit(places - middle, temperature), 0)
     fit = nondecreasing_fit(drawn, jnp.ones_like(drawn), valid)

@@ -9,7 +9,9 @@ import numpy as np
 from cases.case import SQUARE, Case, f32
 from jaxlab import metrics
 
-LOGITS, LABELS = f32([0.5, -1.0, 2.0], [1.5, 0.25, -0.5], [-2.0, 1.0, 0.75], [0.25, 0.5, 1.0]), np.array([2, 1, 1, 0])
+LOGITS = f32([0.5, -1.0, 2.0], [1.5, 0.25, -0.5], [-2.0, 1.0, 0.75], [0.25, 0.5, 1.0])
+# Of 32 bits: some rows close over them, and JAX keeps what it made of such an array under x64.
+LABELS = np.array([2, 1, 1, 0], np.int32)
 BITS = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]])
 SCORES, TARGETS = f32(0.5, -1.0, 2.0, 0.25, 1.5), np.array([1, 0, 1, 0, 0])
 TEXT = (np.stack([SQUARE, SQUARE[::-1]]), np.array([[True, True, True], [True, True, False]]))

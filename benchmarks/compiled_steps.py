@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from benchmarks import binary_vae
 from benchmarks.compilers import placed
 from experiments import devices
+from experiments.bert import config as bert_config
 from experiments.bert import model as bert
 from experiments.bert import train as bert_train
 from experiments.information_extraction import model as extraction
@@ -105,7 +106,7 @@ def logic_step(config: classification.Config, num_steps: int) -> Lower:
     return lower
 
 
-def bert_step(config: bert_train.Config, sizes: bert.Config) -> Lower:
+def bert_step(config: bert_config.Config, sizes: bert.Config) -> Lower:
     """Fine-tuning of BERT."""
 
     def lower(mesh: Mesh) -> jax.stages.Lowered:
@@ -184,7 +185,7 @@ SMALL_LANGUAGE = dataclasses.replace(language.TINY, num_epochs=0)
 LARGE_LANGUAGE = language.Config(
     num_epochs=0, batch_size=32, embedding_dim=400, hidden_dim=1150, num_layers=3, averaged_sgd=True, learning_rate=30.0
 )
-SMALL_BERT = bert.Config(vocabulary_size=512, **bert_train.TINY_SIZES)
+SMALL_BERT = bert.Config(vocabulary_size=512, **bert_config.TINY_SIZES)
 LARGE_BERT = bert.Config(vocabulary_size=30_522)
 MINI_BERT = bert.Config(30_522, 384, 6, 12, 1536)
 WEBNLG: dict[str, Any] = {"num_predicates": 216, "num_units": 2_000, "num_words": 10_000}
@@ -201,8 +202,8 @@ STEPS: tuple[Step, ...] = (
     Step("ON-LSTM language model", "large", language_step(LARGE_LANGUAGE, 10_000)),
     Step("ON-LSTM logic", "small", logic_step(LOGIC.tiny, 24)),
     Step("ON-LSTM logic", "large", logic_step(classification.Config(), 48)),
-    Step("BERT fine-tuning", "small", bert_step(bert_train.TINY, SMALL_BERT)),
-    Step("BERT fine-tuning", "large", bert_step(bert_train.Config(), LARGE_BERT)),
+    Step("BERT fine-tuning", "small", bert_step(bert_config.TINY, SMALL_BERT)),
+    Step("BERT fine-tuning", "large", bert_step(bert_config.Config(), LARGE_BERT)),
     Step("extraction, DGCNN", "small", extraction_step(extraction.Sizes(8, dim=32, num_layers=3), 16, 32)),
     Step("extraction, DGCNN", "large", extraction_step(extraction.Sizes(**WEBNLG), 32, 128)),
     Step("extraction, BERT", "small", extraction_step(extraction.Sizes(8, "bert", pretrained=SMALL_BERT), 16, 32)),

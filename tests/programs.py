@@ -1,17 +1,23 @@
 """What the laws run of each row of ``cases``: its data in a dtype, batches of it, its value and gradient."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from cases import Case
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 #: Examples in a batch.
 BATCH = 4
+
+
+def over(cases: Iterable[Case]) -> pytest.MarkDecorator:
+    """A test for each of these rows."""
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case.label) for case in cases])
 
 
 def is_float(leaf: Any) -> bool:

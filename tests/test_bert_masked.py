@@ -11,23 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import quickly
 
 from experiments.bert import data, masking, tokens, train, weights
+from experiments.bert.config import Config
 from experiments.bert.tokens import Tokens
-from experiments.bert.train import Config
-
-QUICK = {
-    (train, "train_step"): quickly(train.train_step, static_argnames="setup", donate_argnames="state"),
-    (train, "evaluate_masked"): quickly(train.evaluate_masked, static_argnames="setup"),
-}
-
-
-@pytest.fixture(autouse=True)
-def compiled_with_less_effort(monkeypatch):
-    for (module, name), function in QUICK.items():
-        monkeypatch.setattr(module, name, function)
-
 
 MASK, NUM_TOKENS = 4, 50
 

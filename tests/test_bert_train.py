@@ -13,21 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import quickly
 
 from experiments.bert import data, model, tasks, tokens, train, weights
-from experiments.bert.train import TINY, Config
-
-QUICK = {
-    (train, "train_step"): quickly(train.train_step, static_argnames="setup", donate_argnames="state"),
-    (train, "evaluate_step"): quickly(train.evaluate_step, static_argnames="setup"),
-}
-
-
-@pytest.fixture(autouse=True)
-def compiled_with_less_effort(monkeypatch):
-    for (module, name), function in QUICK.items():
-        monkeypatch.setattr(module, name, function)
+from experiments.bert.config import TINY, Config
 
 
 class Killed(Exception):  # noqa: N818 (it stands for a signal)

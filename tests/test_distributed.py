@@ -38,7 +38,7 @@ def start(config, port, process):
     arguments = [f"--{name}={value}" for name, value in given.items()]
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.vqvae_pixelcnn", "train", *arguments, "--distributed"],
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quick import quick_jit
 
 from experiments.bert import model as bert
 from experiments.bert import train as bert_train
@@ -37,10 +36,10 @@ def test_padding_counts_in_no_loss(decoder):
     options = Options("norm" if decoder == "norm" else "gru")
     if decoder == "global":
         weights = global_pointer.initial(jax.random.key(0), 8, 2)
-        losses = quick_jit(lambda x, batch: global_pointer.losses(weights, x, batch, 2))
+        losses = jax.jit(lambda x, batch: global_pointer.losses(weights, x, batch, 2))
     else:
         weights = pointer.initial(jax.random.key(0), 8, 2, options)
-        losses = quick_jit(lambda x, batch: pointer.losses(weights, x, batch, jax.random.key(1), 2, options))
+        losses = jax.jit(lambda x, batch: pointer.losses(weights, x, batch, jax.random.key(1), 2, options))
     batch = {"mask": jnp.arange(7)[None] < 5, "triples": jnp.asarray(TRIPLES)}
     features = features_of(1, 7, 8)
     found = losses(features, batch)
@@ -56,7 +55,7 @@ def test_conditional_normalisation_by_hand():
     drawn = {name: source.normal(size=(8, 4)).astype(np.float32) for name in ("scale", "offset")}
     weights |= {name: weights[name]._replace(weight=jnp.asarray(value)) for name, value in drawn.items()}
     subjects = jnp.array([[[1, 3], [4, 4]]])
-    logits = quick_jit(pointer.object_logits, static_argnums=4)(weights, features, {}, subjects, options)
+    logits = jax.jit(pointer.object_logits, static_argnums=4)(weights, features, {}, subjects, options)
     x = np.asarray(features[0], np.float64)
     normal = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
     for number, (first, last) in enumerate(((1, 3), (4, 4))):
@@ -70,7 +69,7 @@ def test_a_subject_is_read_from_both_sides():
     """With equal weights, reading the text backwards exchanges the two networks; a subject alone decides."""
     weights = pointer.initial(jax.random.key(0), 4, 2, Options("gru"))
     weights["backwards"] = weights["forwards"]
-    read, features = quick_jit(pointer.read_subjects), features_of(1, 9, 4)
+    read, features = jax.jit(pointer.read_subjects), features_of(1, 9, 4)
     found = read(weights, features, jnp.array([[[2, 5]]]))
     mirrored = read(weights, features[:, ::-1], jnp.array([[[3, 6]]]))
     np.testing.assert_allclose(mirrored, jnp.roll(found, pointer.WIDTH, -1), atol=1e-6)
@@ -91,7 +90,7 @@ def test_rows_that_fill_up_a_batch_count_in_no_loss():
     }  # fmt: skip
     other = batch | {"ids": batch["ids"].at[1].set(8), "triples": batch["triples"].at[1].set(-1)}
 
-    @quick_jit
+    @jax.jit
     def loss(batch, counts):
         return train.loss_fn(weights, batch | {"counts": counts}, jax.random.key(3), {}, setup)[0]
 
@@ -106,7 +105,7 @@ def test_rows_that_fill_up_a_batch_count_in_no_loss():
     other = batch | {"ids": batch["ids"].at[1].set(8), "targets": batch["targets"] + 1}
     other["targets"] = other["targets"].at[0].set(0)
 
-    @quick_jit
+    @jax.jit
     def loss_of_bert(batch, counts):
         return bert_train.loss_fn(parameters, batch | {"counts": counts}, of_bert, jax.random.key(3))
 

@@ -27,24 +27,13 @@ from programs import (
     is_float,
     keys,
     leaf_names,
+    over,
     program,
     spread_over_devices,
 )
 
 from jaxlab import estimators, metrics, ordered, quantize, recurrent, smooth
 from jaxlab.distributions import Bernoulli
-
-
-def over(cases):
-    return pytest.mark.parametrize("case", [pytest.param(case, id=case.label) for case in cases])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """As in ``test_transforms.py``, whose programs these are."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @over(case for case in CASES if leaf_names(example(case)))

@@ -202,7 +202,7 @@ def test_killed_and_resumed_gives_the_same_curve(tmp_path):
     place = Path("rodeo-linear-digits", "double_control_variate-2", "seeds-0-1")
     root = Path(training_curves.__file__).parents[1]
     # Each run is a process of its own, as a user's is: what is compiled here depends on what other tests have set.
-    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "4"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
 
     def command(name, steps):
         words = options(TINY | {"steps": steps}, tmp_path / name)

@@ -25,24 +25,13 @@ from programs import (
     is_float,
     keys,
     leaf_names,
+    over,
     program,
     promised,
     split,
     spread_over_devices,
     weighted_sum,
 )
-
-
-def over(cases):
-    return pytest.mark.parametrize("case", [pytest.param(case, id=case.label) for case in cases])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """The laws are about the program that JAX traces: XLA's optimizations of it would only cost time, most of it."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ import sys
 
 from experiments import devices
 from experiments.bert.bundle import CheckpointError
+from experiments.bert.config import Config
 from experiments.bert.data import DataError
 from experiments.bert.memory import keep_freed_memory
 from experiments.bert.tokens import TokenError
-from experiments.bert.train import Config, main
+from experiments.bert.train import main
 from experiments.runs import RunError
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Runs of information extraction: a small model learns and goes on, models are read again, seeds are compared.
 
-Violations planted for these tests, each of which failed: triples that end a character early, a key that depends on where
-a run went on, and exchanged pairs drawn anew from there (learned by heart).
+Violations planted for these tests, each of which failed: triples that end a character early, a key that depends on
+where a run went on, and exchanged pairs drawn anew from there (learned by heart).
 """
 
 import dataclasses

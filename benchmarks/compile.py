@@ -164,4 +164,6 @@ def main(config: Config) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # Without this the plugin for CUDA asks for libraries that only a GPU needs, and is left out.
+    jax.config.update("jax_platforms", "cpu")
     main(tyro.cli(Config, prog="python -m benchmarks.compile", description=__doc__))

@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed            # ours beside hand-written JAX
     python -m benchmarks.speed --peers    # also beside distrax, numpyro, flax and torch, where they are installed
+    taskset -c 0 python -m benchmarks.speed --only "ordered_lstm 256"    # these lines, on one core; nothing is written
 
 Each line is a ratio: the two functions are compiled and timed in turn, A B A B ...,
 in one process; the ratio is the median over the rounds, with the quartiles beside it. The machine's own speed cancels.
@@ -38,6 +39,8 @@ class Config:
     """Pairs of timed runs for each line."""
     peers: bool = False
     """Also time other libraries that are installed."""
+    only: str = ""
+    """Lines whose name contains this; nothing is written then."""
     out: Path = Path("benchmarks/results")
     """Directory that gets speed.json."""
 
@@ -59,14 +62,17 @@ def import_milliseconds(rounds: int = 7) -> dict[str, float]:
 def main(config: Config) -> dict[str, Any]:
     """Measures every line, prints the table, writes ``speed.json``."""
     chosen = [line for group in GROUPS for line in group.lines() + (group.peer_lines() if config.peers else [])]
+    chosen = [line for line in chosen if config.only in line.name]
     rows = [measure(comparison, config.rounds) for comparison in track(chosen, description="timing")]
-    imports = import_milliseconds()
     table = Table("comparison", "ratio", "quartiles", "aim", "ours, ms", "other, ms")
     for row in rows:
         low, high = row["quartiles"]
         times = (f"{row['milliseconds']:.2f}", f"{row['milliseconds_other']:.2f}")
         table.add_row(row["name"], f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}", f"{row['aim']:.1f}", *times)
     rich.print(table)
+    if config.only:
+        return {"rows": rows}
+    imports = import_milliseconds()
     for name, milliseconds in imports.items():
         rich.print(f"{name}: {milliseconds:.1f} ms over import jax")
     memory = {name: ratio for group in GROUPS if hasattr(group, "memory") for name, ratio in group.memory().items()}

@@ -113,9 +113,20 @@ def test_each_seed_begins_with_weights_of_its_own(tmp_path, text):
 
 @pytest.mark.parametrize("task", [logic.LOGIC, listops.LISTOPS], ids=["logic", "listops"])
 def test_a_killed_comparison_goes_on_to_the_same_bits(tmp_path, monkeypatch, task):
+    """Planted: the order of the first epoch in all of them."""
     small = dataclasses.replace(task.tiny, num_draws=1_500, num_epochs=2, save_every=4, encoder="inclusive")
     kept = kept_states(monkeypatch, classification)
-    expected = classification.main(task, small, tmp_path / "whole")
+    orders, batches = {}, classification.sentences.batches
+
+    def kept_batches(data, batch_size, seed):
+        rows = batches(data, batch_size, seed)
+        orders[seed] = rows
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classification.sentences, "batches", kept_batches)
+        expected = classification.main(task, small, tmp_path / "whole")
+    assert not np.array_equal(orders[0, 0], orders[0, 1]), "each epoch has an order of its own"
     with monkeypatch.context() as patch:
         killed_at(patch, classification, 10)
         with pytest.raises(Killed):

@@ -146,6 +146,8 @@ SUMMARY = {
         {"encoder": "lstm", "seed": 0, "epochs": 2, "accuracy": {0: 0.0, 1: 0.5, 2: 0.25}},
         {"encoder": "lstm", "seed": 1, "epochs": 2, "accuracy": {0: 0.0, 1: 0.7, 2: 0.25}},
         {"encoder": "ordered", "seed": 0, "epochs": 2, "accuracy": {0: 0.0, 1: 0.75, 2: 0.5}},
+        {"encoder": "inclusive", "seed": 0, "epochs": 2, "accuracy": {0: 0.0, 1: 0.75, 2: 0.35}},
+        {"encoder": "inclusive", "seed": 1, "epochs": 2, "accuracy": {0: 0.0, 1: 0.85, 2: 0.55}},
     ],
 }  # fmt: skip
 
@@ -154,11 +156,12 @@ def test_tables_of_accuracies_have_means_and_deviations_over_seeds(tmp_path):
     classification.report(SUMMARY, tmp_path)
     assert classification.load_summary(tmp_path / "logic-2-epochs.json") == SUMMARY
     assert (tmp_path / "logic-2-epochs.md").read_text().splitlines() == [
-        "| encoder | seeds | 1 | 2 |",
-        "|---|---|---|---|",
-        "| lstm | 2 | 60 ± 14 | 25 ± 0 |",  # the deviation of 50 and 70 is the root of 200
-        "| ordered | 1 | 75 | 50 |",
-        "| most frequent label | | 50 | 25 |",
+        "| encoder | seeds | 1 | 2 | beyond 1, over lstm |",
+        "|---|---|---|---|---|",
+        "| lstm | 2 | 60 ± 14 | 25 ± 0 |  |",  # the deviation of 50 and 70 is the root of 200
+        "| ordered | 1 | 75 | 50 |  |",
+        "| inclusive | 2 | 80 ± 7 | 45 ± 14 | +20.0 ± 10.0 |",  # of 10 and 30, with no part in it of the first bin
+        "| most frequent label |  | 50 | 25 |  |",
     ]
     assert (tmp_path / "logic-2-epochs.png").stat().st_size > 1000
 

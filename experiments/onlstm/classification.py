@@ -273,10 +273,31 @@ def shares_of(summary: dict[str, Any]) -> list[float]:
     return [100 * summary["most_frequent"][number] for number in bins_of(summary)]
 
 
+def differences(summary: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """What each encoder has over the LSTM of the same seed in the bins that were not trained on, in %.
+
+    The mean of those bins, then mean and standard error over the seeds that both have, where these are two or more:
+    a seed fixes the order of the examples, so that the difference varies less than either of the two.
+    """
+    beyond = [number for number in bins_of(summary) if number > summary["trained_to"]]
+    means: dict[str, dict[int, float]] = {}
+    for run in summary["runs"]:
+        mean = 100 * float(np.mean([run["accuracy"][number] for number in beyond]))
+        means.setdefault(run["encoder"], {})[run["seed"]] = mean
+    base, found = means.pop("lstm", {}), {}
+    for encoder, of_seed in means.items():
+        values = [of_seed[seed] - base[seed] for seed in of_seed if seed in base]
+        if len(values) > 1:
+            found[encoder] = float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return found
+
+
 def circumstances(summary: dict[str, Any]) -> str:
     """How the numbers came about, in a sentence."""
     return (
-        f"Test accuracy in % by {summary['bin_name']}, mean and standard deviation over seeds: {summary['num_train']:,}"
+        f"Test accuracy in % by {summary['bin_name']}, mean and standard deviation over seeds; last, the mean"
+        f" beyond {summary['trained_to']} less that of the LSTM of the same seed, with its standard error:"
+        f" {summary['num_train']:,}"
         f" training examples of at most {summary['trained_to']}, {summary['epochs']} epochs, {summary['hidden_dim']}"
         f" units ({summary['hidden_dim'] // summary['chunk_size']} levels), batches of {summary['batch_size']}."
     )
@@ -285,9 +306,16 @@ def circumstances(summary: dict[str, Any]) -> str:
 def markdown_of(summary: dict[str, Any]) -> str:
     """The results as a table for a README."""
     numbers = bins_of(summary)
-    lines = ["| encoder | seeds | " + " | ".join(map(str, numbers)) + " |", "|---" * (len(numbers) + 2) + "|"]
-    lines += [f"| {row.encoder} | {row.num_seeds} | " + " | ".join(row.cells()) + " |" for row in rows_of(summary)]
-    lines.append("| most frequent label | | " + " | ".join(f"{share:.0f}" for share in shares_of(summary)) + " |")
+    heads = ["encoder", "seeds", *map(str, numbers), f"beyond {summary['trained_to']}, over lstm"]
+    lines, over = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"], differences(summary)
+    for row in rows_of(summary):
+        last = ""
+        if row.encoder in over:
+            mean, error = over[row.encoder]
+            last = f"{mean:+.1f} ± {error:.1f}"
+        lines.append("| " + " | ".join([row.encoder, str(row.num_seeds), *row.cells(), last]) + " |")
+    shares = [f"{share:.0f}" for share in shares_of(summary)]
+    lines.append("| " + " | ".join(["most frequent label", "", *shares, ""]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,7 @@
 """Doubly stochastic matrices: relaxed permutations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -29,7 +31,9 @@ def log_sinkhorn(logits: Float[Array, "*batch k k"], *, num_iterations: int = 20
       that falls geometrically with ``num_iterations``; in the dtype of ``logits``.
 
     Gradient:
-      Exact for this number of iterations, by differentiating them.
+      Exact for this number of iterations, by differentiating them. Of each iteration only the k numbers are kept that
+      columns were scaled by, and the matrices are made again from them: one pass more, and memory for k x k numbers
+      and not ``num_iterations`` times as many.
 
     Raises:
       ValueError: if ``num_iterations`` is below 1.
@@ -45,11 +49,19 @@ def log_sinkhorn(logits: Float[Array, "*batch k k"], *, num_iterations: int = 20
     """
     _check.at_least("log_sinkhorn", "num_iterations", num_iterations, 1)
 
-    def normalise(matrix, _):
-        matrix = jax.nn.log_softmax(matrix, -1)
-        return jax.nn.log_softmax(matrix, -2), None
+    wide = widen(logits)
 
-    matrix, _ = lax.scan(normalise, widen(logits), length=num_iterations)
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def scale(columns, _):
+        matrix = jax.nn.log_softmax(wide - columns[..., None, :], -1)
+        return columns + jax.nn.logsumexp(matrix, -2), None
+
+    # Zeros that vary over devices as the matrix does.
+    zeros = jnp.where(jnp.isnan(lax.stop_gradient(wide).sum(-2)), 0, jnp.zeros((), wide.dtype))
+    columns, _ = lax.scan(scale, zeros, length=num_iterations - 1)
+    # The last pair on the matrix itself: what rounding the sums of logarithms did to its sums is undone.
+    matrix = jax.nn.log_softmax(wide - columns[..., None, :], -1)
+    matrix = jax.nn.log_softmax(matrix, -2)
     return matrix.astype(logits.dtype)
 
 

@@ -218,6 +218,45 @@ def test_stochastic_codes_have_their_probabilities():
     assert (cold.apply(jax.random.key(0), codebook, (), x)[0].codes == 1).all()
 
 
+def gumbel_loss(chunk_size, num_vectors):
+    quantizer = quantize.gumbel_quantizer(num_codes=64, chunk_size=chunk_size)
+    x = normal(num_vectors, 3)
+    params, state = quantizer.init(jax.random.key(0), x)
+
+    def loss(params, x):
+        out, _ = quantizer.apply(jax.random.key(1), params, state, x)
+        return jnp.mean((out.values - x) ** 2) + out.loss, out.codes
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).lower(params, x).compile(), (params, x)
+
+
+def test_chunks_of_logits_change_no_code_and_keep_no_matrix_of_all():
+    """Planted and found: a key of each chunk, and chunks that are not made again for the derivative."""
+    num_vectors = 1000
+    (whole, arguments), (cut, _) = (gumbel_loss(size, num_vectors) for size in (num_vectors, 48))
+    ((value, codes), gradient), ((expected, all_codes), expected_gradient) = cut(*arguments), whole(*arguments)
+    np.testing.assert_array_equal(codes, all_codes)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for one, other in zip(*map(jax.tree.leaves, (gradient, expected_gradient)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    matrix = num_vectors * 64 * 4
+    assert cut.memory_analysis().temp_size_in_bytes < matrix < whole.memory_analysis().temp_size_in_bytes
+
+
+def test_codes_by_chance_gather_no_vectors_of_other_devices():
+    """With as many scores as make chunks; planted and found: chunks of vectors that follow one another."""
+    spread = jax.NamedSharding(jax.make_mesh((4,), ("batch",), (jax.sharding.AxisType.Auto,)), jax.P("batch"))
+    codebook, x = normal(2**12, 2), jax.ShapeDtypeStruct((2**9, 2), jnp.float32, sharding=spread)
+    quantizer = quantize.stochastic(quantize.vector_quantizer(num_codes=2**12), temperature=1.0)
+
+    def codes(x):
+        return quantizer.apply(jax.random.key(0), codebook, (), x)[0].codes
+
+    program = jax.jit(codes).lower(x).compile().as_text()
+    assert "while(" in program
+    assert "all-gather" not in program
+
+
 def test_quantizer_dropout_leaves_out_the_last_stages():
     x = normal(5, 3)
     quantizer = quantize.residual(quantize.ema_vector_quantizer(num_codes=8), depth=4, dropout=0.75)

@@ -11,6 +11,7 @@ from jaxlab import _check
 from jaxlab._precision import widen
 from jaxlab.gradients import straight_through
 from jaxlab.gumbel import perturb
+from jaxlab.quantize._chunks import by_chunks, key_of_each
 from jaxlab.quantize.codebook import check_weights
 from jaxlab.quantize.contract import (
     Quantized,
@@ -27,6 +28,9 @@ from jaxlab.quantize.nearest import lookup, nearest_code, unit
 
 __all__ = ["GumbelParams", "RandomProjection", "gumbel_quantizer", "random_projection_quantizer"]
 
+# Logits of so many bytes at a time. Making noise twice takes longer than all the rest: not for less.
+CHUNK_BYTES = 2**26
+
 
 class GumbelParams(NamedTuple):
     """A linear map from features to logits of codes, and the codebook."""
@@ -37,19 +41,28 @@ class GumbelParams(NamedTuple):
 
 
 @claims(lambda factory: factory(num_codes=8), deterministic=False, straight_through=False, trained=True)
-def gumbel_quantizer(*, num_codes: int, temperature: ScalarLike = 1.0, uniformity_weight: float = 5e-4) -> Quantizer:
+def gumbel_quantizer(
+    *,
+    num_codes: int,
+    temperature: ScalarLike = 1.0,
+    uniformity_weight: float = 5e-4,
+    chunk_size: int | None = None,
+) -> Quantizer:
     r"""Codes drawn from a softmax of the features, with the gradient of a Gumbel-softmax relaxation.
 
     .. math:: \phi = x W + b, \quad i = \arg\max_k (\phi_k + G_k), \quad z = E_i, \quad
               L = w\, \overline{\mathrm{KL}(\mathrm{softmax}(\phi) \,\|\, \mathrm{uniform})}
 
-    ``params`` are :class:`GumbelParams`, ``state`` is empty. Evaluation takes the most probable code. The logits of all
-    vectors are one n x k matrix.
+    ``params`` are :class:`GumbelParams`, ``state`` is empty. Evaluation takes the most probable code. The noise of a
+    vector depends on the key and on its place alone, not on the other vectors nor on ``chunk_size``.
 
     Args:
       num_codes: size of the codebook.
       temperature: positive, of the relaxation behind the gradient; it may be a traced value, for a schedule.
       uniformity_weight: :math:`w`, in front of the divergence in nats.
+      chunk_size: how many vectors at a time; by default so many that their logits take 64 MiB. No more logits are kept
+        than these: of several chunks, noise and logits are made again for the derivative. With a ``chunk_size`` of all
+        vectors that is not done, and several n x k matrices are kept.
 
     Returns:
       A quantizer; its codes in training are random.
@@ -59,8 +72,8 @@ def gumbel_quantizer(*, num_codes: int, temperature: ScalarLike = 1.0, uniformit
       Gumbel-softmax: biased). Of the loss: exact.
 
     Raises:
-      ValueError: for fewer than 1 code, a temperature not above 0, or a negative weight; from its functions, for
-        vectors of another number of features and a mask of another shape.
+      ValueError: for fewer than 1 code, a temperature not above 0, a negative weight, or a ``chunk_size`` below 1; from
+        its functions, for vectors of another number of features and a mask of another shape.
 
     Examples:
       >>> import jax, jax.numpy as jnp
@@ -79,10 +92,15 @@ def gumbel_quantizer(*, num_codes: int, temperature: ScalarLike = 1.0, uniformit
     _check.at_least(name, "num_codes", num_codes, 1)
     _check.positive(name, "temperature", temperature)
     check_weights(name, uniformity_weight=uniformity_weight)
+    if chunk_size is not None:
+        _check.at_least(name, "chunk_size", chunk_size, 1)
+    size = chunk_size or max(1, CHUNK_BYTES // (4 * num_codes))
 
-    def logits_of(params, x, mask=None):
+    def vectors_of(params, x, mask=None):
         check_vectors(name, x, params.weights.shape[0], mask)
-        vectors = widen(x).reshape(-1, x.shape[-1])
+        return widen(x).reshape(-1, x.shape[-1])
+
+    def logits_of(params, vectors):
         return jnp.matmul(vectors, params.weights, precision=lax.Precision.HIGHEST) + params.biases[None]
 
     def init(
@@ -98,21 +116,29 @@ def gumbel_quantizer(*, num_codes: int, temperature: ScalarLike = 1.0, uniformit
     def apply(
         key: PRNGKeyArray, params: Any, state: Any, x: Float[Array, "*n d"], *, mask: Bool[Array, "*n"] | None = None
     ) -> tuple[Quantized, Any]:
-        logits = logits_of(params, x, mask)
-        perturbed = perturb(key, logits)
-        codes, _ = first_minimum_of(-perturbed)
-        relaxed = jax.nn.softmax(perturbed / jnp.asarray(temperature, logits.dtype))
-        chosen = straight_through(jax.nn.one_hot(codes, num_codes, dtype=logits.dtype), relaxed)
+        vectors = vectors_of(params, x, mask)
+
+        def of_chunk(rows):
+            numbers, vectors = rows
+            logits = logits_of(params, vectors)
+            perturbed = jax.vmap(perturb)(key_of_each(key, numbers), logits)
+            codes, _ = first_minimum_of(-perturbed)
+            relaxed = jax.nn.softmax(perturbed / jnp.asarray(temperature, logits.dtype))
+            chosen = straight_through(jax.nn.one_hot(codes, num_codes, dtype=logits.dtype), relaxed)
+            mixed = jnp.matmul(chosen, params.codebook, precision=lax.Precision.HIGHEST)
+            log_probs = jax.nn.log_softmax(logits)
+            return codes, mixed, jnp.sum(jnp.exp(log_probs) * log_probs, -1) + jnp.log(float(num_codes))
+
+        numbers = jnp.arange(vectors.shape[0], dtype=jnp.int32)
+        codes, mixed, divergence = by_chunks(of_chunk, (numbers, vectors), size)
         # The row itself has the exact bits; the product has the gradients.
-        mixed = jnp.matmul(chosen, params.codebook, precision=lax.Precision.HIGHEST)
         values = straight_through(lax.stop_gradient(lookup(params.codebook, codes)), mixed)
-        log_probs = jax.nn.log_softmax(logits)
-        divergence = jnp.sum(jnp.exp(log_probs) * log_probs, -1) + jnp.log(float(num_codes))
         loss = uniformity_weight * mean_over(divergence, flat_mask(x, mask))
         return quantized(x, values, codes, loss, mask), state
 
     def encode(params: Any, state: Any, x: Float[Array, "*n d"]) -> Int[Array, "*n"]:
-        return first_minimum_of(-logits_of(params, x))[0].reshape(x.shape[:-1])
+        codes, _ = by_chunks(lambda rows: first_minimum_of(-logits_of(params, rows)), vectors_of(params, x), size)
+        return codes.reshape(x.shape[:-1])
 
     def decode(params: Any, state: Any, codes: Int[Array, "*n"]) -> Float[Array, "*n e"]:
         return without_negative(lookup(params.codebook, codes), codes)

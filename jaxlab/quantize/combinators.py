@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from jaxlab import _check
 from jaxlab._precision import widen
+from jaxlab.quantize._chunks import by_chunks, key_of_each
 from jaxlab.quantize.codebook import CodeAssignment
 from jaxlab.quantize.contract import Quantized, Quantizer, check_vectors, claims
 from jaxlab.quantize.nearest import first_of_all_devices
@@ -221,24 +222,20 @@ def by_chance(temperature: ScalarLike) -> CodeAssignment:
     def assign(
         key: PRNGKeyArray, x: Float[Array, "n d"], codebook: Float[Array, "k d"], *, axis_name: str | None = None
     ) -> Int[Array, "n"]:
-        num_vectors, num_codes = x.shape[0], codebook.shape[0]
-        dtype = widen(codebook).dtype
+        num_codes, dtype = codebook.shape[0], widen(codebook).dtype
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
         offsets = jnp.sum(codebook**2, -1)
-        size = max(1, min(num_vectors, CHUNK_BYTES // (4 * num_codes)))
-        num_chunks = -(-num_vectors // size)
-        padded = jnp.pad(x, ((0, num_chunks * size - num_vectors), (0, 0)))
 
-        def one_chunk(chunk):
-            number, x = chunk
-            noise = jax.random.gumbel(jax.random.fold_in(key, number), (size, num_codes), dtype)
+        def of_chunk(rows):
+            numbers, x = rows
+            noise = jax.vmap(lambda key: jax.random.gumbel(key, (num_codes,), dtype))(key_of_each(key, numbers))
             products = jnp.matmul(x, codebook.T, precision=lax.Precision.HIGHEST)
             scores = offsets[None] - 2 * products - jnp.asarray(temperature, dtype) * noise
             return jnp.argmin(scores, -1).astype(jnp.int32), jnp.min(scores, -1)
 
-        found = lax.map(one_chunk, (jnp.arange(num_chunks), padded.reshape(num_chunks, size, x.shape[1])))
-        codes, minima = (leaf.reshape(-1)[:num_vectors] for leaf in found)
+        rows = jnp.arange(x.shape[0], dtype=jnp.int32), x
+        codes, minima = by_chunks(of_chunk, rows, max(1, CHUNK_BYTES // (4 * num_codes)))
         if axis_name is not None:
             return first_of_all_devices(codes, minima, num_codes, axis_name)
         return codes

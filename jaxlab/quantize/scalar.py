@@ -142,6 +142,23 @@ def binary_entropy(logits: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jax.nn.softplus(logits) - logits * jax.nn.sigmoid(logits)
 
 
+# Groups of so many bits are taken in two halves.
+HALVED = 6
+
+
+def patterns_of(logits: Float[Array, "n g b"]) -> Float[Array, "n g p"]:
+    """The probability of each pattern of the bits with these logits."""
+    num_bits = logits.shape[-1]
+    patterns = unravel_codes(jnp.arange(2**num_bits), levels=(2,) * num_bits).astype(logits.dtype)
+    # log p(pattern) = sum over bits of log sigmoid(+-logit).
+    on, off = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    products = (
+        jnp.einsum("ngb,pb->ngp", logs, chosen, precision=lax.Precision.HIGHEST)
+        for logs, chosen in ((on, patterns), (off, 1 - patterns))
+    )
+    return jnp.exp(sum(products))
+
+
 def entropies(
     logits: Float[Array, "n b"], counts: Bool[Array, "n"], group_size: int, axis_name: str | None
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -150,11 +167,14 @@ def entropies(
     # Bits outside of the mask have finite logits, so that no gradient of theirs is 0 * inf.
     logits = jnp.where(counts[:, None], logits, 0)
     groups = logits.reshape(logits.shape[0], logits.shape[1] // group_size, group_size)
-    patterns = unravel_codes(jnp.arange(2**group_size), levels=(2,) * group_size).astype(logits.dtype)
-    # log p(pattern) = sum over bits of log sigmoid(+-logit).
-    on, off = jax.nn.log_sigmoid(groups), jax.nn.log_sigmoid(-groups)
-    log_probs = jnp.einsum("ngb,pb->ngp", on, patterns) + jnp.einsum("ngb,pb->ngp", off, 1 - patterns)
-    totals = jnp.sum(jnp.exp(log_probs) * weights[:, None, None], 0), jnp.sum(weights)
+    if group_size < HALVED:
+        sums = jnp.sum(patterns_of(groups) * weights[:, None, None], 0)
+    else:
+        # All patterns of a group are those of one half of its bits with those of the other: their sum over vectors is a
+        # product of matrices, and no vector has 2**group_size numbers.
+        first, second = patterns_of(groups[..., : group_size // 2]), patterns_of(groups[..., group_size // 2 :])
+        sums = jnp.einsum("nga,ngc->gac", first * weights[:, None, None], second, precision=lax.Precision.HIGHEST)
+    totals = sums, jnp.sum(weights)
     totals = totals if axis_name is None else lax.psum(totals, axis_name)
     mean = totals[0] / jnp.maximum(totals[1], 1)
     of_mean = -jnp.sum(jnp.where(mean > 0, mean * jnp.log(jnp.where(mean > 0, mean, 1)), 0))
@@ -254,7 +274,7 @@ def lookup_free_quantizer(
       diversity_weight: :math:`\gamma`, for the second one, which is to grow.
       commitment_weight: :math:`\beta`.
       temperature: :math:`T`, in squared units of x; T = 1 / (inverse temperature) of other libraries.
-      group_size: bits whose joint distribution is averaged; a divisor of ``num_bits``. Memory: n d 2^g / g numbers.
+      group_size: bits whose joint distribution is averaged; a divisor of ``num_bits``. Memory grows as n d 2^(g/2) / g.
       axis_name: of the axis over which vectors are spread, to average the distribution over all devices.
 
     Returns:
@@ -318,7 +338,7 @@ def binary_spherical_quantizer(
       diversity_weight: :math:`\gamma`, for the second one, which is to grow.
       commitment_weight: :math:`\beta`.
       temperature: :math:`T`.
-      group_size: bits whose joint distribution is averaged; a divisor of ``num_bits``. Memory: n d 2^g / g numbers.
+      group_size: bits whose joint distribution is averaged; a divisor of ``num_bits``. Memory grows as n d 2^(g/2) / g.
       axis_name: of the axis over which vectors are spread, to average the distribution over all devices.
 
     Returns:

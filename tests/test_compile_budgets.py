@@ -5,6 +5,9 @@ H100: half as much again fails, so that a change that doubles either is seen. Fe
 pytest tests/test_compile_budgets.py`` with ``RECORD=1`` in the environment. All programs that there are stand in the
 table of ``python -m benchmarks.compile``; these few show whether a matrix of all distances, pairs or steps is kept, and
 whether a batch is sent around.
+
+Planted and found, compiled for eight H100: a search in chunks of vectors that follow one another, whose batch is
+gathered (memory and collectives), and a discrepancy of two samples by the matrix of all pairs (memory).
 """
 
 import json
@@ -51,5 +54,8 @@ def test_memory_and_collectives_stay_in_the_budget(platform, name):
         budget.setdefault(platform, {})[name] = counted
         BUDGET.write_text(json.dumps(budget, indent=1) + "\n")
     allowed = budget[platform][name]
-    assert counted["temporary bytes"] <= 1.5 * allowed["temporary bytes"] + SLACK
-    assert counted["collectives"] <= 1.5 * allowed["collectives"]
+    slack = {"temporary bytes": SLACK, "collectives": 0}
+    beyond = {
+        what: (counted[what], allowed[what]) for what in slack if counted[what] > 1.5 * allowed[what] + slack[what]
+    }
+    assert not beyond, f"{name} on {DEVICES[platform]} {platform}: {beyond} (counted, allowed)"

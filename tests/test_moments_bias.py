@@ -19,6 +19,7 @@ import sklearn.covariance
 from replicates import FAR, largest_z, replicate
 
 from jaxlab import moments
+from jaxlab.moments import _rows
 
 SKEWED = lambda key, n: jax.random.exponential(key, (n,))  # noqa: E731
 NORMAL = lambda key, n: jax.random.normal(key, (n,))  # noqa: E731
@@ -94,6 +95,48 @@ def test_u_and_v_statistics_of_three():
     unbiased, biased = replicate(both)
     assert largest_z(unbiased, 0.125) < FAR
     assert largest_z(biased, 0.125) > FAR
+
+
+def product_of_differences(x, y, z):
+    return (x - y) * (y - z) ** 2
+
+
+OVER_ALL_SAMPLES = {
+    "u_statistic": lambda x: moments.u_statistic(product_of_differences, order=3)(x),
+    "v_statistic": lambda x: moments.v_statistic(product_of_differences, order=3)(x),
+    "of single samples": lambda x: moments.u_statistic(jnp.sin, order=1)(x),
+    "jackknife": lambda x: moments.jackknife(jnp.var)(x).value,
+    "bootstrap": lambda x: jnp.sum(moments.bootstrap(jnp.var, num_resamples=7)(jax.random.key(0), x).percentile),
+}
+
+
+@pytest.mark.parametrize("name", OVER_ALL_SAMPLES)
+def test_some_samples_at_a_time_give_what_all_at_once_give(name, monkeypatch):
+    x = jnp.array([0.3, -1.0, 2.0, 0.7, 1.1])
+
+    def value_and_gradient():
+        return jax.jit(jax.value_and_grad(lambda x: OVER_ALL_SAMPLES[name](x)))(x)
+
+    expected = value_and_gradient()
+    monkeypatch.setattr(_rows, "ROWS", 2)
+    for one, other in zip(value_and_gradient(), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+OVER_PAIRS = {
+    "u_statistic": moments.u_statistic(lambda x, y: jnp.abs(x - y)),
+    "v_statistic": moments.v_statistic(lambda x, y: jnp.abs(x - y)),
+    "jackknife": lambda x: moments.jackknife(jnp.var)(x).value,
+    "bootstrap": lambda x: moments.bootstrap(jnp.var)(jax.random.key(0), x).standard_error,
+}
+
+
+@pytest.mark.parametrize("name", OVER_PAIRS)
+def test_no_matrix_of_all_pairs_is_kept(name):
+    """Planted and found: all samples at once, and rows that are not made again for the derivative."""
+    size = 4096
+    program = jax.jit(jax.grad(OVER_PAIRS[name])).lower(jax.ShapeDtypeStruct((size,), jnp.float32)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < size**2 * 4 / 2
 
 
 def test_the_gradient_of_a_u_statistic_is_unbiased():

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxlab import _check
 from jaxlab._jit import jit
 from jaxlab._precision import widen
+from jaxlab.moments._rows import by_rows
 from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = [
@@ -85,16 +85,9 @@ def linear_kernel(x: Float[Array, "d"], y: Float[Array, "d"]) -> Float[Array, ""
     return jnp.dot(widen(x), widen(y), precision="highest").astype(x.dtype)
 
 
-# So many samples are paired with all others at a time; of fewer there is no loop.
-ROWS = 256
-
-
-def _by_rows(of_row, x):
-    """A function of the number of each sample and of the sample, with memory for ROWS of them, in the gradient too."""
-    items = (jnp.arange(x.shape[0]), x)
-    if x.shape[0] <= ROWS:
-        return jax.vmap(lambda *item: of_row(item))(*items)
-    return lax.map(jax.checkpoint(of_row), items, batch_size=ROWS)
+def _numbered(x):
+    """Each sample, or pair of samples, with its number."""
+    return jnp.arange(jax.tree.leaves(x)[0].shape[0]), x
 
 
 def _row_of(kernel, y, without_itself=False):
@@ -110,14 +103,14 @@ def _row_of(kernel, y, without_itself=False):
 
 def _mean_of_pairs(kernel, x, y):
     row = _row_of(kernel, y)
-    return jnp.mean(_by_rows(lambda item: jnp.mean(row(item)), x))
+    return jnp.mean(by_rows(lambda item: jnp.mean(row(item)), _numbered(x)))
 
 
 def _mean_within(kernel, x, unbiased):
     """Over the pairs of samples of one set."""
     size = x.shape[0]
     row = _row_of(kernel, x, unbiased)
-    return jnp.sum(_by_rows(lambda item: jnp.sum(row(item)), x)) / (size * (size - 1 if unbiased else size))
+    return jnp.sum(by_rows(lambda item: jnp.sum(row(item)), _numbered(x))) / (size * (size - 1 if unbiased else size))
 
 
 @jit(static=("kernel", "unbiased"))
@@ -168,7 +161,7 @@ def _centred_rows(kernel, x, unbiased):
     """
     size = x.shape[0]
     row = _row_of(kernel, x, unbiased)
-    sums = _by_rows(lambda item: jnp.sum(row(item)), x)
+    sums = by_rows(lambda item: jnp.sum(row(item)), _numbered(x))
     if unbiased:
         mean = jnp.sum(sums) / (size * (size - 1))
         return lambda item: jnp.where(jnp.arange(size) == item[0], 0, row(item) - mean)
@@ -189,11 +182,7 @@ def _hsics(kernel, x, y, unbiased):
         a, b = left((number, one)), right((number, other))
         return jnp.stack([a @ a, a @ b, b @ b]), jnp.sum(a), jnp.sum(b)
 
-    items = (jnp.arange(size), (x, y))
-    if size <= ROWS:
-        products, of_left, of_right = jax.vmap(lambda *item: of_row(item))(*items)
-    else:
-        products, of_left, of_right = lax.map(jax.checkpoint(of_row), items, batch_size=ROWS)
+    products, of_left, of_right = by_rows(of_row, _numbered((x, y)))
     products = jnp.sum(products, 0)
     if not unbiased:
         return products / size**2

@@ -9,6 +9,7 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 from jaxlab import _check
+from jaxlab.moments._rows import by_rows
 from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = ["Bootstrap", "Estimate", "bootstrap", "jackknife"]
@@ -36,7 +37,7 @@ def _leave_one_out(statistic, samples):
     size = samples.shape[0]
     # Sample number size - 1 stands in for the one left out, whose place is the last.
     index = jnp.arange(size - 1)
-    return jax.vmap(lambda out: statistic(samples[jnp.where(index < out, index, index + 1)]))(jnp.arange(size))
+    return by_rows(lambda out: statistic(samples[jnp.where(index < out, index, index + 1)]), jnp.arange(size))
 
 
 def jackknife(statistic: Callable) -> Callable:
@@ -46,7 +47,8 @@ def jackknife(statistic: Callable) -> Callable:
               \mathrm{se}^2 = \frac{n - 1}{n} \sum_i (T_{-i} - \overline{T_{-i}})^2
 
     Args:
-      statistic: a smooth function of samples [n, ...]; it is called on n - 1 samples n times, in one ``vmap``.
+      statistic: a smooth function of samples [n, ...]; it is called on n - 1 samples n times, on up to 256 of
+        these sets at once.
 
     Returns:
       A function of samples to an :class:`Estimate`.
@@ -87,7 +89,7 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
 
     Args:
       statistic: a function of samples [n, ...] to one number.
-      num_resamples: how many sets of n samples are drawn with replacement.
+      num_resamples: how many sets of n samples are drawn with replacement, up to 256 at once.
       level: of the confidence intervals, in (0, 1).
 
     Returns:
@@ -118,8 +120,11 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
         enough("bootstrap", samples, 2)
         size = samples.shape[0]
         value = statistic(samples)
-        draws = jax.random.randint(key, (num_resamples, size), 0, size)
-        resampled = jax.vmap(lambda draw: statistic(samples[draw]))(draws)
+
+        def of_resample(number):
+            return statistic(samples[jax.random.randint(jax.random.fold_in(key, number), (size,), 0, size)])
+
+        resampled = by_rows(of_resample, jnp.arange(num_resamples))
         tails = jnp.array([(1 - level) / 2, (1 + level) / 2], value.dtype)
         center = jnp.mean(resampled)
         below = jnp.mean(jnp.where(resampled == value, 0.5, jnp.where(resampled < value, 1.0, 0.0))).astype(value.dtype)

@@ -1,5 +1,6 @@
 """Means of a kernel over tuples of samples: of different ones (U-statistics), of all (V-statistics)."""
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -8,13 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxlab import _check
+from jaxlab.moments._rows import by_rows
 from jaxlab.moments.statistics import enough
 
 __all__ = ["u_statistic", "v_statistic"]
 
 
 def _tuples(kernel, samples, order):
-    """The kernel at all ordered tuples of samples: an array with one axis of n for each place."""
+    """The kernel at all ordered tuples of samples, with one axis of n for each place (there may be none)."""
     function = kernel
     for place in reversed(range(order)):
         function = jax.vmap(function, [0 if other == place else None for other in range(order)])
@@ -28,7 +30,7 @@ def u_statistic(kernel: Callable, *, order: int = 2) -> Callable:
 
     Args:
       kernel: h, a function of ``order`` single samples; its value is a number or an array.
-      order: r, at least 1; the cost is n to the power r.
+      order: r, at least 1; time grows as n to the power r, memory as n to the power r - 1.
 
     Returns:
       A function of samples [n, ...]: the U-statistic, whose mean over sets of independent samples is that of h.
@@ -53,18 +55,24 @@ def u_statistic(kernel: Callable, *, order: int = 2) -> Callable:
     def statistic(samples: Array) -> Array:
         enough("u_statistic", samples, order)
         size = samples.shape[0]
-        values = _tuples(kernel, samples, order)
         index = jnp.arange(size)
-        different = jnp.ones((size,) * order, bool)
-        for one, other in itertools.combinations(range(order), 2):
-            along = [jnp.expand_dims(index, [a for a in range(order) if a != place]) for place in (one, other)]
-            different = different & jnp.broadcast_to(along[0] != along[1], different.shape)
-        mask = different.reshape(*different.shape, *(1,) * (values.ndim - order))
+
+        def of_first(item):
+            """The sum over all tuples whose first sample is this one."""
+            number, first = item
+            values = _tuples(functools.partial(kernel, first), samples, order - 1)
+            different = jnp.ones((size,) * (order - 1), bool)
+            places = [jnp.expand_dims(index, [a for a in range(order - 1) if a != place]) for place in range(order - 1)]
+            for one, other in itertools.combinations([number, *places], 2):
+                different = different & jnp.broadcast_to(one != other, different.shape)
+            mask = different.reshape(*different.shape, *(1,) * (values.ndim - order + 1))
+            # The kernel at equal samples may be infinite: it is left out before it is added.
+            return jnp.sum(jnp.where(mask, values, 0), tuple(range(order - 1)))
+
         count = 1.0
         for place in range(order):
             count *= size - place
-        # The kernel at equal samples may be infinite: it is left out before it is added.
-        return jnp.sum(jnp.where(mask, values, 0), tuple(range(order))) / count
+        return jnp.sum(by_rows(of_first, (index, samples)), 0) / count
 
     return statistic
 
@@ -76,7 +84,7 @@ def v_statistic(kernel: Callable, *, order: int = 2) -> Callable:
 
     Args:
       kernel: h, a function of ``order`` single samples; its value is a number or an array.
-      order: r, at least 1; the cost is n to the power r.
+      order: r, at least 1; time grows as n to the power r, memory as n to the power r - 1.
 
     Returns:
       A function of samples [n, ...]: the V-statistic, the mean of h under the empirical distribution.
@@ -100,6 +108,10 @@ def v_statistic(kernel: Callable, *, order: int = 2) -> Callable:
 
     def statistic(samples: Array) -> Array:
         enough("v_statistic", samples, 1)
-        return jnp.mean(_tuples(kernel, samples, order), tuple(range(order)))
+
+        def of_first(first):
+            return jnp.mean(_tuples(functools.partial(kernel, first), samples, order - 1), tuple(range(order - 1)))
+
+        return jnp.mean(by_rows(of_first, samples), 0)
 
     return statistic

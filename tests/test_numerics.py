@@ -83,6 +83,42 @@ def test_float64_comes_out_as_it_went_in(case: Case):
         assert leaf.dtype == jnp.float64 or rule not in ("same", "wide")
 
 
+ADDING = {"dot_general", "reduce_sum", "reduce_prod", "cumsum", "cumprod", "cumlogsumexp", "scatter-add"}
+# The derivatives that these take themselves are with respect to parameters of as few bits, and added over the draws.
+DERIVED = {f"estimators.{name}" for name in ("double_control_variate", "rebar", "relax", "reparameterized_delta")}
+# A product of the cells follows jax.default_matmul_precision; those of the trees are of ones and zeros.
+AS_CONFIGURED = {"recurrent.scan_affine", "recurrent.scan_plain"}
+AS_CONFIGURED |= {f"ordered.{name}" for name in ("distance_to_tree", "spans_to_chart", "balanced_tree", "random_tree")}
+
+
+def operations(jaxpr):
+    """Those of a traced function, and of the functions in it."""
+    for operation in jaxpr.eqns:
+        yield operation
+        for inner in jax.tree.leaves(list(operation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from operations(inner)
+
+
+@over(case for case in CASES if leaf_names(example(case)))
+def test_sums_and_products_of_few_bits_are_made_in_float32(case: Case):
+    """On every platform: a TPU rounds the operands of other products to bfloat16, which counts to 256.
+
+    Planted and found: a product of matrices at the default precision, and a ``cumsum`` of what came in.
+    """
+    traced = jax.make_jaxpr(program(case))(keys()[0], example(case, jnp.bfloat16))
+    for operation in operations(traced.jaxpr):
+        if operation.primitive.name not in ADDING:
+            continue
+        dtype = operation.outvars[0].aval.dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            continue
+        assert jnp.finfo(dtype).bits >= 32 or case.name in DERIVED, operation
+        if operation.primitive.name == "dot_general" and case.name not in AS_CONFIGURED:
+            assert set(operation.params["precision"] or [None]) == {jax.lax.Precision.HIGHEST}, operation
+
+
 @over(case for case in CASES if case.data or case.random)
 def test_a_batch_may_be_empty(case: Case):
     data = jax.tree.map(lambda leaf: leaf[:0], batch(case, 1))

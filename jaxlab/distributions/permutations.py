@@ -145,11 +145,12 @@ class PlackettLuce(NamedTuple):
         _check.same_shape("PlackettLuce.condition", perturbed=perturbed, logits=self.logits)
         perturbed = lax.stop_gradient(perturbed)
         value = widen(self.harden(perturbed))
-        times = value @ bounded(perturbed)
+        times = jnp.matmul(value, bounded(perturbed), precision="highest")
         # exp(z_i - z_l) - exp(z_i - z_(l - 1)), and no time before the first.
         shares = jnp.exp(jnp.minimum(times[:, None] - times[None], 0))
         shares = jnp.tril(shares - jnp.pad(shares[:, :-1], ((0, 0), (1, 0))))
-        moved = value.T @ (shares @ log_sums_of_rest(self._in_order(value)))
+        rest = jnp.matmul(shares, log_sums_of_rest(self._in_order(value)), precision="highest")
+        moved = jnp.matmul(value.T, rest, precision="highest")
         return first_order_only(straight_through(perturbed, moved), name="PlackettLuce.condition")
 
     def support(self) -> Float[Array, "states k k"]:

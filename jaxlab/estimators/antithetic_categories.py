@@ -139,7 +139,8 @@ def carms(
     values, aux = evaluate("carms", f, draws.astype(dist.logits.dtype), has_aux)
     differences = (values[:, None] - values[None]).astype(logits.dtype)
     weights = weights_of_pairs(sorted_probabilities, places, share)
-    signals = jnp.einsum("kl,kl...->k...", differences, weights) / (num_samples * (num_samples - 1))
+    signals = jnp.einsum("kl,kl...->k...", differences, weights, precision="highest")
+    signals = signals / (num_samples * (num_samples - 1))
     gradient = jnp.sum(signals[..., None] * (draws - probabilities[None]), 0).astype(dist.logits.dtype)
     return estimate_of(with_gradient(jnp.mean(values), dist.logits, gradient, name="carms"), aux, has_aux)
 

@@ -32,7 +32,7 @@ def evaluate_groups(
 
 def weigh(weights: Float[Array, "n"], directions: Float[Array, "n *shape"]) -> Float[Array, "*shape"]:
     """The mean over the first axis of ``weights * directions``, in at least float32."""
-    return jnp.tensordot(widen(weights), widen(directions), 1) / weights.size
+    return jnp.tensordot(widen(weights), widen(directions), 1, precision="highest") / weights.size
 
 
 def antithetic_pairs(
@@ -174,7 +174,7 @@ def antithetic_log_uniforms(
     r"""Logarithms of n uniforms :math:`(1 - d_k)^{n - 1}` that one d of the flat Dirichlet law keeps apart."""
     exponentials = jax.random.exponential(key, (num_samples, *shape), dtype)
     # Sums of the others, not the total minus one's own: near 0 a difference would lose the small ones.
-    others = jnp.tensordot(1 - jnp.eye(num_samples, dtype=dtype), exponentials, 1)
+    others = jnp.tensordot(1 - jnp.eye(num_samples, dtype=dtype), exponentials, 1, precision="highest")
     return (num_samples - 1) * (jnp.log(others) - jnp.log(jnp.sum(exponentials, 0))[None])
 
 

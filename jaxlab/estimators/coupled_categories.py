@@ -329,7 +329,8 @@ def arsm(
     of_swap = widen(values)[:, numbers]  # [n, c, j]
     signals = of_swap - jnp.mean(of_swap, 1, keepdims=True)
     shares = exponentials / jnp.sum(exponentials, -1, keepdims=True)
-    gradient = jnp.einsum("ncj,n...j->...c", signals, 1 / num_categories - shares) / num_samples
+    gradient = jnp.einsum("ncj,n...j->...c", signals, 1 / num_categories - shares, precision="highest")
+    gradient = gradient / num_samples
     # What is certain or impossible stays so: its noise has mean zero, and is none.
     probabilities = jax.nn.softmax(logits, -1)
     gradient = jnp.where((probabilities > 0) & (probabilities < 1), gradient, 0).astype(dist.logits.dtype)

@@ -164,7 +164,8 @@ def reparameterized_delta(
 
     def expansion(x: Float[Array, "*shape"]) -> Float[Array, ""]:
         away = deviation(x)
-        return jnp.dot(slope + 0.5 * hessian @ away, away)
+        turned = jnp.matmul(hessian, away, precision="highest")
+        return jnp.dot(slope + 0.5 * turned, away, precision="highest")
 
     def excess(dist: Normal, draws: Float[Array, "n *shape"]) -> Float[Array, ""]:
         """The mean of the expansion over the draws, less its expectation."""

@@ -154,6 +154,6 @@ def local_disarm(
     own = jnp.eye(num_samples, dtype=bool)
     replaced = jax.nn.logsumexp(jnp.where(own, partner_log_weights[None], log_weights[None]), 1) - math.log(num_samples)
     differences = widen(draws[:, 0] - draws[:, 1])
-    direction = jnp.tensordot(widen(bound - replaced), differences, 1)
+    direction = jnp.tensordot(widen(bound - replaced), differences, 1, precision="highest")
     gradient = (0.5 * direction * jax.nn.sigmoid(jnp.abs(widen(dist.logits)))).astype(dist.logits.dtype)
     return estimate_of(with_gradient(bound, dist.logits, gradient, name="local_disarm"), aux, has_aux)

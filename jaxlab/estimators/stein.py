@@ -168,9 +168,9 @@ def discrete_stein(
         with_scores = jax.vmap(lambda x, h: expected_change_of_score(dist, x, h[0], h[1:]))(draws, beside_score)
         controlled = fixed_values + jnp.asarray(tunables["baseline_scale"], changes.dtype) * changes
         scores = widen(draws) - widen(lax.stop_gradient(dist.mean()))[None]
-        signals = fixed_values - others @ controlled
+        signals = fixed_values - jnp.matmul(others, controlled, precision="highest")
         correction = jnp.asarray(tunables["score_scale"], changes.dtype) * jnp.mean(with_scores, 0)
-        return jnp.tensordot(signals, scores, 1) / num_samples + correction
+        return jnp.tensordot(signals, scores, 1, precision="highest") / num_samples + correction
 
     def square(tunables: Any) -> tuple[Any, Any]:
         mean_gradient = gradient(tunables)

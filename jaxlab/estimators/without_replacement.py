@@ -161,7 +161,10 @@ def unordered_set(
     probabilities, rest = possible[codes], jnp.sum(jnp.where(chosen, 0, possible))
     first, second = leave_out_ratios(probabilities, rest)
     weights = (probabilities * first).astype(values.dtype)
-    baselines = lax.stop_gradient(second.astype(values.dtype) @ (probabilities.astype(values.dtype) * values))
+    wide = widen(values)
+    terms = probabilities.astype(wide.dtype) * wide
+    baselines = jnp.matmul(second.astype(wide.dtype), terms, precision="highest")
+    baselines = lax.stop_gradient(baselines.astype(values.dtype))
     box = magic_box(log_probs[codes]).astype(values.dtype)
     return estimate_of(jnp.sum(weights * (values * box + (1 - box) * baselines)), aux, has_aux)
 

@@ -1,5 +1,6 @@
 """Areas under curves of one list of scored items: they compare items in pairs."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -15,6 +16,10 @@ from jaxlab.smooth._common import over
 from jaxlab.smooth.quantiles import soft_mask
 
 __all__ = ["average_precision", "partial_auc", "precision_recall_auc", "roc_auc"]
+
+
+# Counts and weights by comparisons, in full: by default a TPU rounds what it multiplies to bfloat16.
+_at = functools.partial(jnp.matmul, precision="highest")
 
 
 def _weighted(name, scores, targets, weights):
@@ -162,12 +167,12 @@ def partial_auc(
     difference = scores[:, None] - scores[None, :]  # of i and j
     if _check.is_zero(temperature):
         above, tied = (difference > 0).astype(scores.dtype), (difference == 0).astype(scores.dtype)
-        mask = jnp.clip(ratio(kept - negative @ above, negative @ tied, 0.0), 0, 1)
+        mask = jnp.clip(ratio(kept - _at(negative, above), _at(negative, tied), 0.0), 0, 1)
         # Along a group of ties the curve is a straight line, of which the share that is kept counts.
-        area = jnp.sum(negative * mask * (positive @ above + positive @ tied * mask / 2))
+        area = jnp.sum(negative * mask * (_at(positive, above) + _at(positive, tied) * mask / 2))
     else:
         mask = soft_mask(scores, kept, negative > 0, temperature, negative)
-        area = jnp.sum(negative * mask * (positive @ smooth.step(difference, temperature=temperature)))
+        area = jnp.sum(negative * mask * (_at(positive, smooth.step(difference, temperature=temperature))))
     area = ratio(area, positive.sum() * negative.sum(), 0.0)
     some = (positive.sum() > 0) & (negative.sum() > 0)
     return jnp.where(some, (1 + (area - rate**2 / 2) / (rate - rate**2 / 2)) / 2, 0.5)

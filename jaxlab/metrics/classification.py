@@ -1,5 +1,6 @@
 """Metrics of decisions by the confusion matrix, and of probabilities."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -176,7 +177,8 @@ def matthews(decision: Decision, *, zero_division: float = 0.0) -> Metric:
         true, decided = jnp.sum(confusion, 1), jnp.sum(confusion, 0)
         # Products of different shares, and not 1 - squares, which cancels for rare classes.
         different = 1 - jnp.eye(confusion.shape[0], dtype=confusion.dtype)
-        squares = (decided @ different @ decided) * (true @ different @ true)
+        pairs = (jnp.einsum("i,ij,j", x, different, x, precision="highest") for x in (decided, true))
+        squares = math.prod(pairs)
         varies = squares > 0
         covariance = jnp.trace(confusion) * jnp.sum(confusion) - jnp.sum(decided * true)
         return jnp.where(varies, covariance / jnp.sqrt(jnp.where(varies, squares, 1)), zero_division)

@@ -113,7 +113,7 @@ def statistics_of(function: str, metric: Metric, predictions: Any, targets: Any,
 def mean_of(stats: Any, weights: Array) -> Any:
     total = weights.sum()
     share = weights / jnp.where(total == 0, 1, total)
-    return jax.tree.map(lambda leaf: jnp.tensordot(share, leaf, 1), stats)
+    return jax.tree.map(lambda leaf: jnp.tensordot(share, leaf, 1, precision="highest"), stats)
 
 
 def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[Array, "b"] | None = None) -> State:
@@ -145,7 +145,7 @@ def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[A
       (3, 2)
     """
     stats, weights = statistics_of("state_of", metric, predictions, targets, weights)
-    sums = jax.tree.map(lambda leaf: _split(jnp.tensordot(weights, leaf, 1), metric.counts), stats)
+    sums = jax.tree.map(lambda leaf: _split(jnp.tensordot(weights, leaf, 1, precision="highest"), metric.counts), stats)
     return State(_split(weights.sum(), True), sums, metric.statistic, metric.counts)
 
 

@@ -180,7 +180,11 @@ def _hsics(kernel, x, y, unbiased):
     def of_row(item):
         number, (one, other) = item
         a, b = left((number, one)), right((number, other))
-        return jnp.stack([a @ a, a @ b, b @ b]), jnp.sum(a), jnp.sum(b)
+        return (
+            jnp.stack([jnp.dot(*pair, precision="highest") for pair in ((a, a), (a, b), (b, b))]),
+            jnp.sum(a),
+            jnp.sum(b),
+        )
 
     products, of_left, of_right = by_rows(of_row, _numbered((x, y)))
     products = jnp.sum(products, 0)

@@ -186,4 +186,6 @@ def co_moments_of(samples: Float[Array, "n d"]) -> CoMoments:
     mean = samples.sum(0) / count
     mean = mean + (samples - mean[None]).sum(0) / count
     deviations = samples - mean[None]
-    return CoMoments(jnp.array(samples.shape[0], jnp.int32), mean, deviations.T @ deviations)
+    return CoMoments(
+        jnp.array(samples.shape[0], jnp.int32), mean, jnp.matmul(deviations.T, deviations, precision="highest")
+    )

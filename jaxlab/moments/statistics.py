@@ -70,7 +70,7 @@ def mean(samples: Float[Array, "n *shape"], *, weights: Float[Array, "n"] | None
         return jnp.mean(samples, 0)
     _check.same_shape("mean", samples=samples[(..., *(0,) * (samples.ndim - 1))], weights=weights)
     weights = weights.astype(samples.dtype)
-    return jnp.tensordot(weights / weights.sum(), samples, 1)
+    return jnp.tensordot(weights / weights.sum(), samples, 1, precision="highest")
 
 
 @jit(static=("unbiased",))
@@ -115,7 +115,7 @@ def variance(
     deviations = samples - mean(samples, weights=weights)[None]
     total = weights.sum()
     lost = jnp.sum(weights**2) / total if reliabilities is not None else jnp.ones_like(total)
-    return jnp.tensordot(weights, deviations**2, 1) / (total - lost if unbiased else total)
+    return jnp.tensordot(weights, deviations**2, 1, precision="highest") / (total - lost if unbiased else total)
 
 
 @jit(static=("unbiased",))
@@ -180,7 +180,7 @@ def covariance(samples: Float[Array, "n d"], *, unbiased: bool = True) -> Float[
     """
     enough("covariance", samples, 2 if unbiased else 1)
     deviations = _centered(samples)
-    return deviations.T @ deviations / (samples.shape[0] - unbiased)
+    return jnp.matmul(deviations.T, deviations, precision="highest") / (samples.shape[0] - unbiased)
 
 
 @jit(static=("unbiased",))

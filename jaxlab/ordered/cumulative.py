@@ -304,7 +304,8 @@ def expected_split(logits: Float[Array, "..."], *, axis: int = -1) -> Float[Arra
     """
     _check.axis_of("expected_split", "logits", logits, axis)
     probabilities = jnp.moveaxis(jax.nn.softmax(finite_above(logits), axis), axis, -1)
-    return probabilities @ jnp.arange(probabilities.shape[-1], dtype=probabilities.dtype)
+    places = jnp.arange(probabilities.shape[-1], dtype=probabilities.dtype)
+    return jnp.matmul(probabilities, places, precision="highest")
 
 
 @jit(static=("axis",))

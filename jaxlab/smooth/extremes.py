@@ -295,7 +295,7 @@ def argmax(
         weights = _hard_one_hot(values, mask)
     else:
         weights = _simplex(values, mask, temperature, ExponentialLink())
-    return weights @ index
+    return jnp.matmul(weights, index, precision="highest")
 
 
 @jit(static=("axis",), hard_at_zero=("temperature",))

@@ -1,6 +1,8 @@
 """The kinds of file that the experiments read, one that is right of each, and what can go wrong with it."""
 
+import bz2
 import contextlib
+import dataclasses
 import functools
 import gzip
 import io
@@ -21,7 +23,9 @@ from experiments.bert import bundle, tokens, weights
 from experiments.bert import data as texts
 from experiments.bert.model import Config
 from experiments.information_extraction import data as triples
-from experiments.information_extraction import units
+from experiments.information_extraction import model as extraction
+from experiments.information_extraction import settings, units
+from experiments.information_extraction.pointer import Options
 from experiments.onlstm import corpus, logic_data
 
 Damage = Callable[[bytes], bytes]
@@ -229,6 +233,29 @@ def read_trees(path: Path) -> Any:
         return corpus.read_treebank([path])
 
 
+def read_settings(path: Path) -> Any:
+    """What an extractor's file says; the shapes of its weights, which JAX takes a MiB to find, are left out."""
+    return settings.read(path.parent, extraction.Sizes, 10**6, 40)
+
+
+def read_splits(path: Path) -> Any:
+    """The files of the splits."""
+    return corpus.read_splits(path.parent)
+
+
+EXTRACTOR = {
+    "sizes": dataclasses.asdict(extraction.Sizes(2, "bert", pretrained=Config(9, 4, 1, 2, 6, 5))),
+    "predicates": ["of", "in"],
+    "open_predicates": False,
+    "thresholds": [0.5, 0.5],
+    "max_length": 5,
+}
+EXTRACTOR["sizes"]["options"] = Options()._asdict()
+PRIOR = [["cat", "dog", {"of": 1}], ["cat", "the", {"in": 2, "of": 1}]]
+SPLITS = b"# Splits\n\n## train\n  * a\n  * b\n## dev\n  * a\n## test\n  * b\n"
+REVIEWS = "movie_name,category,text\n" + "".join(
+    f'film {number % 4},{"fresh" if number % 2 else "rotten"},"It is {number}, and fine"\n' for number in range(12)
+)
 PAIRS = b"=\ta\t( a ( and a ) )\n<\t( not b )\t( c ( or ( not b ) ) )\n#\t( a ( or d ) )\te\n"
 TREES = b"""( (S (NP (DT The) (NN cat)) (VP (VBD sat)) (. .)) )
 
@@ -265,6 +292,11 @@ def lines_of(task: str) -> Callable[[Path], Any]:
 def json_lines(name: str, read: Callable[[Path], Any], error: type[Exception], *records: Any) -> Kind:
     """A kind of file whose lines are JSON."""
     return Kind(name, "a.jsonl", lambda: b"".join(map(encode, records)), read, (error,), inside=json_inside(*records))
+
+
+def json_file(name: str, read: Callable[[Path], Any], record: Any) -> Kind:
+    """A kind of file of an extractor that is one value of JSON."""
+    return Kind(name, name, lambda: encode(record), read, (triples.DataError,), inside=json_inside(record))
 
 
 KINDS = (
@@ -346,6 +378,24 @@ KINDS = (
     json_lines("open triples", read_triples, triples.DataError, {TEXT: [["cat", "of", "dog"]]}),
     Kind("CoNLL04", "a.txt", lambda: COLUMNS, read_triples, (triples.DataError,)),
     Kind("treebank", "a.ptb", lambda: TREES, read_trees, (ValueError,)),
+    Kind(
+        "splits of a treebank",
+        "splits.md",
+        lambda: SPLITS,
+        read_splits,
+        (ValueError,),
+        lambda: {"a.ptb": TREES, "b.mrg": TREES},
+    ),
+    Kind(
+        "reviews",
+        "reviews.csv.bz2",
+        lambda: bz2.compress(REVIEWS.encode()),
+        lambda path: texts.reviews(path, 0),
+        (texts.DataError,),
+        inside=lambda damage, _: bz2.compress(damage(REVIEWS.encode())),
+    ),
+    json_file("extractor.json", read_settings, EXTRACTOR),
+    json_file("prior.json", extraction.read_prior, PRIOR),
     Kind("sentences", "a.txt", lambda: b"the cat\nsat\n", lambda path: corpus.read_text(path, False), (ValueError,)),
     Kind("formulas", "train0", lambda: PAIRS, lambda path: logic_data.encode(logic_data.read(path)), (ValueError,)),
 )

@@ -4,8 +4,10 @@ The laws were tried against violations: those of the list here, and readers that
 """
 
 import ast
+import bz2
 import pickle
 import random
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +16,10 @@ from safetensors.numpy import save_file
 
 from benchmarks import fuzz
 from benchmarks.damaged_files import KINDS
+from experiments.bert import data as texts
 from experiments.bert import weights
 from experiments.information_extraction import data
+from experiments.onlstm import corpus
 
 ROOT = Path(__file__).parents[1]
 FILES = [
@@ -117,6 +121,27 @@ def test_parts_of_a_checkpoint_lie_beside_their_list(tmp_path, name):
     (directory / "model.safetensors.index.json").write_text(f'{{"weight_map": {{"x": "{name}"}}}}')
     with pytest.raises(weights.CheckpointError, match="has no file"):
         weights.load(directory)
+
+
+def test_reviews_that_are_small_only_when_compressed_are_refused(tmp_path):
+    """Planted and found: ``bz2.decompress``, whose result is as large as somebody wants."""
+    path = tmp_path / "reviews.csv.bz2"
+    path.write_bytes(bz2.compress(b"movie_name,category,text\n" + bytes(2**24)))
+    tracemalloc.start()
+    with pytest.raises(texts.DataError, match=r"reviews\.csv\.bz2: .*more than \d+ bytes when decompressed"):
+        texts.reviews(path, 0)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["../a", "/tmp/a", "a\0", "x" * 300])
+def test_a_treebank_names_only_files_beside_its_splits(tmp_path, name):
+    (tmp_path / "a.ptb").write_text("( (S (NN cat)) )\n")
+    directory = tmp_path / "gum"
+    directory.mkdir()
+    (directory / "splits.md").write_text(f"## train\n* {name}\n## dev\n* {name}\n## test\n* {name}\n")
+    with pytest.raises(ValueError, match=r"splits\.md, line 2: .* is no name of a file of a split"):
+        corpus.read_splits(directory)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -243,9 +243,34 @@ def package_file(package: str, name: str) -> Path | None:
     return path if path.exists() else None
 
 
+def unpacked(path: Path) -> bytes:
+    """The content of a bzip2 file of text, which is a few times as large as the file; refused where it is much more."""
+    unpacker, content = bz2.BZ2Decompressor(), path.read_bytes()
+    limit = 20 * len(content) + 2**16
+    found = unpacker.decompress(content, limit + 1)
+    if len(found) > limit:
+        raise ValueError(f"more than {limit} bytes when decompressed, 20 times those of the file")
+    if not unpacker.eof:
+        raise ValueError("the bzip2 file is cut off")
+    return found
+
+
+def review_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of the table of reviews, which all have a film, a category and a text."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(unpacked(path).decode("utf-8"))))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path}: no table of reviews: {error}") from error
+    for number, row in enumerate(rows, 2):
+        missing = [name for name in ("movie_name", "category", "text") if not isinstance(row.get(name), str)]
+        if missing:
+            raise DataError(f"{path}, row {number}: no {', '.join(missing)}")
+    return rows
+
+
 def reviews(path: Path, seed: int) -> Split:
     """Sentences of film reviews, 70, 15 and 15 percent of the films."""
-    rows = list(csv.DictReader(io.StringIO(bz2.decompress(path.read_bytes()).decode("utf-8"))))
+    rows = review_rows(path)
     films = sorted({row["movie_name"] for row in rows})
     order = np.random.default_rng([seed, 2]).permutation(len(films))
     part_of = {

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 from experiments import checkpoints
 from experiments.bert import model as bert
 from experiments.bert import tokens
-from experiments.information_extraction import dgcnn, global_pointer, pointer, units
+from experiments.information_extraction import dgcnn, global_pointer, pointer, settings, units
 from experiments.information_extraction.candidates import Candidates
 from experiments.information_extraction.data import DataError
 from experiments.information_extraction.prior import Table
@@ -193,7 +193,7 @@ def save(directory: Path, extractor: Extractor) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     save_file(flat(extractor.parameters), directory / "weights.safetensors")
     checkpoints.seal(directory / "weights.safetensors")
-    settings = {
+    written = {
         "sizes": dataclasses.asdict(extractor.sizes) | {"options": extractor.sizes.options._asdict()},
         "predicates": extractor.predicates,
         "open_predicates": extractor.open_predicates,
@@ -207,9 +207,7 @@ def save(directory: Path, extractor: Extractor) -> None:
     if extractor.prior is not None:
         entries = [[*pair, counts] for pair, counts in extractor.prior.counts.items()]
         (directory / "prior.json").write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
-    (directory / "extractor.json").write_text(
-        json.dumps(settings, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    (directory / settings.FILE).write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load(directory: Path) -> Extractor:
@@ -219,16 +217,12 @@ def load(directory: Path) -> Extractor:
       DataError: if a file is missing, or they do not belong together.
     """
     try:
-        settings = json.loads((directory / "extractor.json").read_text(encoding="utf-8"))
         checkpoints.check(directory / "weights.safetensors")
         arrays = load_file(directory / "weights.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{directory} has no extractor: {error}") from error
-    found = settings["sizes"]
-    options = found["options"] | {"powers": tuple(found["options"]["powers"])}
-    of_bert = None if found["pretrained"] is None else bert.Config(**found["pretrained"])
-    sizes = Sizes(**found | {"options": pointer.Options(**options), "pretrained": of_bert})
-    shapes = jax.eval_shape(lambda: initial(jax.random.key(0), sizes))
+    found, shapes = sized(directory, sum(array.size for array in arrays.values()), len(arrays))
+    sizes = found.sizes
     wanted, names = flat_shapes(shapes), {name: value.shape for name, value in arrays.items()}
     if wanted != names:
         wrong = sorted(name for name in wanted | names if wanted.get(name) != names.get(name))
@@ -250,17 +244,31 @@ def load(directory: Path) -> Extractor:
             raise DataError(
                 f"{directory}: the tokenizer has {reader.size} tokens; the weights {sizes.pretrained.vocabulary_size}"
             )
-    prior = None
-    if sizes.options.prior:
-        try:
-            entries = json.loads((directory / "prior.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"{directory}/prior.json: {error}") from error
-        names_of = frozenset(name for subject, thing, _ in entries for name in (subject, thing))
-        prior = Table({(subject, thing): counts for subject, thing, counts in entries}, names_of)
-    others = {name: settings[name] for name in ("open_predicates", "max_length")}
-    thresholds = tuple(settings["thresholds"])
-    return Extractor(sizes, parameters, tuple(settings["predicates"]), reader, prior, thresholds=thresholds, **others)
+    prior = read_prior(directory / "prior.json") if sizes.options.prior else None
+    return Extractor(
+        sizes, parameters, found.predicates, reader, prior, found.open_predicates, found.thresholds, found.max_length
+    )
+
+
+def sized(directory: Path, num_numbers: int, num_arrays: int) -> tuple[settings.Settings, Any]:
+    """The settings of so many weights, and the shapes of these."""
+    found = settings.read(directory, Sizes, num_numbers, num_arrays)
+    try:
+        return found, jax.eval_shape(lambda: initial(jax.random.key(0), found.sizes))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise DataError(f"{directory}: no weights have the sizes of extractor.json: {str(error)[:300]}") from error
+
+
+def read_prior(path: Path) -> Table:
+    """How often the texts of training had each triple."""
+    try:
+        counts = {
+            (str(subject), str(thing)): {str(name): int(count) for name, count in found.items()}
+            for subject, thing, found in json.loads(path.read_text(encoding="utf-8"))
+        }
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise DataError(f"{path}: no counts of triples: {str(error)[:300]}") from error
+    return Table(counts, frozenset(name for pair in counts for name in pair))
 
 
 def flat_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:

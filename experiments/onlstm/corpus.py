@@ -118,16 +118,28 @@ def read_treebank(paths: Iterable[Path]) -> tuple[list[Sentence], list[str]]:
     return sentences, errors
 
 
+#: The splits of a treebank.
+SPLITS = ("train", "dev", "test")
+
+
 def read_splits(directory: Path) -> dict[str, list[Path]]:
-    """The files of a treebank by split, as its ``splits.md`` names them; those that are not there are left out."""
-    found: dict[str, list[Path]] = {}
-    split = ""
-    for line in lines_of(directory / "splits.md"):
+    """The files of a treebank by split, as its ``splits.md`` names them; those that are not there are left out.
+
+    Raises:
+      ValueError: if a split has no files, or a name is none of a file in the directory.
+    """
+    found: dict[str, list[Path]] = {name: [] for name in SPLITS}
+    path, split = directory / "splits.md", ""
+    for number, line in enumerate(lines_of(path), 1):
         if line.startswith("## "):
             split = line[3:].strip()
-        elif match := re.match(r"\s*\* (\S+)", line):
-            paths = [directory / f"{match[1]}{suffix}" for suffix in (".ptb", ".mrg")]
-            found.setdefault(split, []).extend(path for path in paths if path.exists())
+        elif split in SPLITS and (match := re.match(r"\s*\* (\S+)", line)):
+            if not re.fullmatch(r"[\w.-]{1,200}", match[1], re.ASCII):
+                raise ValueError(f"{path}, line {number}: {match[1][:50]!r} is no name of a file of a split")
+            files = [directory / f"{match[1]}{suffix}" for suffix in (".ptb", ".mrg")]
+            found[split].extend(file for file in files if file.exists())
+    if not all(found[name] for name in SPLITS):
+        raise ValueError(f"{path}: no files for {', '.join(name for name in SPLITS if not found[name])}")
     return found
 
 
@@ -167,7 +179,7 @@ def load(directory: Path | None, *, characters: bool = False, minimal_count: int
         parts = [sentences[:one], sentences[one:two], sentences[two:]]
     elif (directory / "splits.md").exists():
         splits = read_splits(directory)
-        parts = [read_treebank(splits[name])[0] for name in ("train", "dev", "test")]
+        parts = [read_treebank(splits[name])[0] for name in SPLITS]
     else:
         paths = [sorted(directory.glob(f"*{name}*")) for name in ("train", "valid", "test")]
         if not all(paths):

@@ -131,7 +131,7 @@ def partial_auc(
               A = \frac{1}{W_+ W_-} \sum_{j \in -} w_j m_j \sum_{i \in +} w_i\, \sigma\big((s_i - s_j) / \lambda\big)
 
     with :math:`m_j = \sigma((s_j - \theta) / \lambda)` the smooth mask of the highest negatives that weigh
-    :math:`r\, W_-` together.
+    :math:`r\, W_-` together. It compares all pairs at once: memory for n x n numbers.
 
     Args:
       scores: of the items.

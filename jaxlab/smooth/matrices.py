@@ -184,8 +184,8 @@ def sinkhorn_sort(
         return _placed(_hard_permutation(values, mask), valid, mask, axis, x.dtype)
     count = jnp.maximum(mask.sum(-1, keepdims=True), 1).astype(values.dtype)
     mean = lax.stop_gradient(jnp.sum(values, -1, keepdims=True) / count)  # it changes nothing, but for rounding
-    places = jnp.arange(1, values.shape[-1] + 1, dtype=values.dtype)
-    logits = over(places[:, None] * jnp.where(mask, values - mean, 0)[..., None, :], temperature)
+    places = 1 + lax.broadcasted_iota(values.dtype, values.shape, values.ndim - 1)
+    logits = over(places[..., :, None] * jnp.where(mask, values - mean, 0)[..., None, :], temperature)
     # The places and elements that are not valid go to one another: a block of its own.
     apart = valid[..., :, None] != mask[..., None, :]
     matrix = jnp.exp(log_sinkhorn(jnp.where(apart, _NEVER, logits), num_iterations=num_iterations))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from experiments.bert import model as bert
 from experiments.information_extraction import (
     candidates,
     dgcnn,
@@ -54,6 +55,35 @@ def test_the_encoder_is_the_stack_of_convolutions_and_padding_changes_nothing():
         np.testing.assert_allclose(found[None, :6], stack_of_convolutions(encoder, batch), atol=1e-6)
     with pytest.raises(ValueError, match="a text has at most 512 units; got 513"):
         dgcnn.embed(encoder, {"ids": jnp.zeros((1, 513), jnp.int32)})
+
+
+def test_the_convolutions_read_the_mean_of_the_tokens_of_each_word():
+    """By hand; padding changes nothing, and both what is read and what stands there count."""
+    tokens = jax.random.normal(jax.random.key(0), (1, 5, 4))
+    found = jax.jit(model.mean_of_tokens)(tokens, jnp.array([[[1, 3], [4, 4], [0, 0]]]))
+    np.testing.assert_allclose(found[0], [tokens[0, 1:4].mean(0), tokens[0, 4], tokens[0, 0]], rtol=1e-6)
+    small = bert.Config(9, hidden_dim=4, num_layers=1, num_heads=1, mlp_dim=4, num_positions=16)
+    sizes = model.Sizes(2, "bert+dgcnn", dim=6, num_layers=2, num_units=9, num_words=2, pretrained=small)
+    parameters = model.initial(jax.random.key(1), sizes)
+    batch = {
+        "ids": jnp.array([[2, 3, 4, 0, 0, 0]] * 3),
+        "pieces": jnp.ones((3, 6, units.NUM_PIECES), jnp.int32),
+        "words": jnp.zeros((3, 6), jnp.int32),
+        "mask": jnp.array([[True] * 3 + [False] * 3] * 3),
+        "tokens": jnp.array([[2, 5, 6, 7, 3, 0]] * 3).at[1, 5].set(8).at[2, 2].set(8),
+        "token_mask": jnp.array([[True] * 5 + [False]] * 3),
+        "spans": jnp.array([[[1, 1], [2, 3], [3, 3], [0, 0], [0, 0], [0, 0]]] * 3),
+    }
+    encode = jax.jit(model.features, static_argnums=2)
+    found = encode(parameters, batch, sizes)
+    np.testing.assert_array_equal(found[0], found[1])  # a token that is no token
+    assert jnp.abs(found[0, :3] - found[2, :3]).max() > 1e-3
+    assert jnp.all(found[:, 3:] == 0)
+    other = encode(parameters, batch | {"ids": batch["ids"].at[0, 1].set(8)}, sizes)
+    assert jnp.abs(found[0, :3] - other[0, :3]).max() > 1e-3
+    for encoder, pretrained in (("bert+dgcnn", None), ("dgcnn", small)):
+        with pytest.raises(ValueError, match=r"for the encoders 'bert' and 'bert\+dgcnn' alone"):
+            model.Sizes(2, encoder, pretrained=pretrained)
 
 
 TRIPLES = jnp.array([[[0, 1, 2, 3, 4], [0, 1, 0, 3, 3], [2, 2, 1, 0, 0], [-1] * 5]])

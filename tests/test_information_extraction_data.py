@@ -4,9 +4,12 @@ Violations planted for these tests, each of which failed: tokens whose places ar
 table that gives a text what it alone has (the prior).
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from experiments.bert import tokens
 from experiments.information_extraction import (
     augment,
     data,
@@ -106,6 +109,23 @@ def rows_of(text, *triples, max_length=64):
     example = Example(1, text, triples, ())
     vocabulary = units.Vocabulary.of([example, example])
     return example, vocabulary.encoder(max_length)(example)
+
+
+def test_words_with_the_tokens_that_they_are_made_of():
+    """Köln in two pieces without its accent; a character that the tokenizer drops; what is cut off."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ko", "##ln", "left", "ada", "."]
+    tokenizer = tokens.from_tokens(pieces, Path("pieces"))
+    example = Example(1, "Ada left Köln \u200b .", (), (), ((0, 3), (4, 8), (9, 13), (14, 15), (16, 17)))
+    vocabulary = units.Vocabulary.of([example, example])
+    row = units.joint_encoder(vocabulary, tokenizer, 16)(example)
+    assert row.tokens.tolist() == [2, 7, 6, 4, 5, 8, 3]
+    assert row.spans.tolist() == [[1, 1], [2, 2], [3, 4], [0, 0], [5, 5]]
+    assert (row.length, row.truncated, len(row.ids)) == (7, False, 5)
+    for most, expected in ((6, [[1, 1], [2, 2], [3, 4]]), (5, [[1, 1], [2, 2]]), (2, [])):
+        row = units.joint_encoder(vocabulary, tokenizer, most)(example)
+        assert (row.spans.tolist(), row.truncated, row.length) == (expected, True, most)
+        assert len(row.ids) == len(row.offsets) == len(row.inside) == len(expected)
+    assert units.joint_encoder(vocabulary, tokenizer, 9)(example._replace(text=" ", tokens=())).spans.shape == (0, 2)
 
 
 def test_words_around_characters_and_unknown_units():

@@ -146,9 +146,16 @@ def test_the_global_pointer_by_hand():
     scores = jax.jit(global_pointer.scores, static_argnums=2)(weights, hidden, "lasts")
     first, second = weights["lasts"]
     both = hidden[0] @ first.weight
-    bias = both @ second.weight / 2
+    bias = (both @ second.weight + second.bias[None]) / 2
     value = both[1, :64] @ both[2, 64:] / 8 + bias[1, 2] + bias[2, 3 + 2]
     np.testing.assert_allclose(scores[0, 2, 1, 2], value, rtol=1e-5)
+    knowing = global_pointer.initial(jax.random.key(0), 5, 3, prior=True)
+    knowing["known"]["lasts"] = jnp.array([10.0, 20.0, 30.0])
+    batch = {"prior": jnp.array([[[0, 1, 1, 3, 2], [-1] * 5]])}
+    logits_of = jax.jit(global_pointer.logits, static_argnums=3)
+    added = logits_of(knowing, hidden, batch, "lasts") - logits_of(weights, hidden, batch, "lasts")
+    assert np.argwhere(added > 1).tolist() == [[0, 1, 1, 2]]
+    np.testing.assert_allclose(added[0, 1, 1, 2], 20, rtol=1e-5)
     # Rotations leave what is equally far apart equal.
     q = global_pointer.rotated(jnp.broadcast_to(jnp.arange(64.0), (1, 4, 64)))[0]
     np.testing.assert_allclose(q[0] @ q[2], q[1] @ q[3], rtol=1e-5)
@@ -177,6 +184,8 @@ def test_straight_through_subjects_carry_a_gradient_and_drawn_ones_none():
 
         slope = float(jnp.abs(jax.jit(jax.grad(of_objects))(weights["subject"].weight)).max())
         assert (slope > 1e-4) == (selection == "straight_through"), (selection, slope)
+    with pytest.raises(ValueError, match="the decoder 'global' has none"):
+        model.Sizes(3, decoder="global", options=Options(gates=True))
     with pytest.raises(ValueError, match="needs condition 'norm'"):
         model.Sizes(3, options=Options("gru", "straight_through"))
 

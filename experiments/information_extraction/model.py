@@ -56,6 +56,9 @@ class Sizes:
             raise ValueError("Sizes: selection 'straight_through' needs condition 'norm', which has features of ends")
         if (self.encoder != "dgcnn") != (self.pretrained is not None):
             raise ValueError("Sizes: pretrained must be given for the encoders 'bert' and 'bert+dgcnn' alone")
+        of_pointer = self.options.gates, self.options.powers, self.options.selection
+        if self.decoder == "global" and of_pointer != (False, (1.0, 1.0), "teacher"):
+            raise ValueError("Sizes: gates, powers and selection are the pointer's; the decoder 'global' has none")
         if not 1 <= self.num_layers <= len(dgcnn.DILATIONS):
             raise ValueError(f"Sizes: num_layers must be 1 to {len(dgcnn.DILATIONS)}; got {self.num_layers}")
         for name in ("dropout", "unit_dropout"):
@@ -89,7 +92,7 @@ def initial(key: jax.Array, sizes: Sizes, pretrained: bert.Encoder | None = None
     else:
         encoder = convolutions(encoder_key, sizes)
     if sizes.decoder == "global":
-        decoder = global_pointer.initial(decoder_key, dim, sizes.num_predicates)
+        decoder = global_pointer.initial(decoder_key, dim, sizes.num_predicates, sizes.options.prior)
     else:
         decoder = pointer.initial(decoder_key, dim, sizes.num_predicates, sizes.options)
     return {"encoder": encoder, "decoder": decoder} | both
@@ -157,7 +160,9 @@ def first_stage(parameters: dict[str, Any], batch: dict[str, jax.Array], *, size
     """Features, and probabilities of the bounds of subjects; or all scores of the global pointer."""
     hidden = features(parameters, batch, sizes)
     if sizes.decoder == "global":
-        return {part: global_pointer.scores(parameters["decoder"], hidden, part) for part in global_pointer.PARTS}
+        return {
+            part: global_pointer.logits(parameters["decoder"], hidden, batch, part) for part in global_pointer.PARTS
+        }
     logits = pointer.subject_logits(parameters["decoder"], hidden, batch, sizes.options)
     return hidden, jax.nn.sigmoid(logits)
 

@@ -58,7 +58,7 @@ def test_the_encoder_is_the_stack_of_convolutions_and_padding_changes_nothing():
 
 
 def test_the_convolutions_read_the_mean_of_the_tokens_of_each_word():
-    """By hand; padding changes nothing, and both what is read and what stands there count."""
+    """By hand; what is no token changes nothing, and both what is read and what stands there count."""
     tokens = jax.random.normal(jax.random.key(0), (1, 5, 4))
     found = jax.jit(model.mean_of_tokens)(tokens, jnp.array([[[1, 3], [4, 4], [0, 0]]]))
     np.testing.assert_allclose(found[0], [tokens[0, 1:4].mean(0), tokens[0, 4], tokens[0, 0]], rtol=1e-6)
@@ -77,10 +77,12 @@ def test_the_convolutions_read_the_mean_of_the_tokens_of_each_word():
     encode = jax.jit(model.features, static_argnums=2)
     found = encode(parameters, batch, sizes)
     np.testing.assert_array_equal(found[0], found[1])  # a token that is no token
-    assert jnp.abs(found[0, :3] - found[2, :3]).max() > 1e-3
     assert jnp.all(found[:, 3:] == 0)
+    for part in (slice(0, 4), slice(4, 10)):  # of the tokens, and of the convolutions
+        assert jnp.abs(found[0, :3, part] - found[2, :3, part]).max() > 1e-3
     other = encode(parameters, batch | {"ids": batch["ids"].at[0, 1].set(8)}, sizes)
-    assert jnp.abs(found[0, :3] - other[0, :3]).max() > 1e-3
+    np.testing.assert_array_equal(found[0, :, :4], other[0, :, :4])
+    assert jnp.abs(found[0, :3, 4:] - other[0, :3, 4:]).max() > 1e-3
     for encoder, pretrained in (("bert+dgcnn", None), ("dgcnn", small)):
         with pytest.raises(ValueError, match=r"for the encoders 'bert' and 'bert\+dgcnn' alone"):
             model.Sizes(2, encoder, pretrained=pretrained)

@@ -19,8 +19,8 @@ class Config:
     test: Path | None = None
     """To report on; a tenth of ``train`` without it."""
     encoder: Literal["dgcnn", "bert", "bert+dgcnn"] = "dgcnn"
-    """Convolutions that begin at random, a pretrained model, or those convolutions over the words' own vectors and what
-    the pretrained model has read in their tokens."""
+    """Convolutions that begin at random, a pretrained model, or both: convolutions over the words' own vectors and what
+    the pretrained model has read in their tokens, beside that itself."""
     model: Path | None = None
     """Directory of the pretrained model; the small English one that is installed without it."""
     decoder: Literal["pointer", "global"] = "pointer"

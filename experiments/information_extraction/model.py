@@ -76,7 +76,7 @@ def initial(key: jax.Array, sizes: Sizes, pretrained: bert.Encoder | None = None
     """Random weights; those of the pretrained encoder may be given.
 
     Where both encoders are used, "encoder" is the pretrained one, "convolutions" the other, and "join" leads from the
-    features of the first to the input of the second.
+    features of the first to the input of the second; the features are those of both.
     """
     encoder_key, decoder_key = jax.random.split(key)
     both: dict[str, Any] = {}
@@ -89,6 +89,7 @@ def initial(key: jax.Array, sizes: Sizes, pretrained: bert.Encoder | None = None
             convolutions_key, join_key = jax.random.split(jax.random.fold_in(encoder_key, 1))
             join = dgcnn.dense(join_key, sizes.pretrained.hidden_dim, dim)
             both = {"convolutions": convolutions(convolutions_key, sizes), "join": join}
+            dim += sizes.pretrained.hidden_dim
     else:
         encoder = convolutions(encoder_key, sizes)
     if sizes.decoder == "global":
@@ -123,13 +124,26 @@ def features(
     """The encoder's features of a batch, [b, t, d]; with dropout if there is a key."""
     if sizes.encoder == "bert":
         return bert.encode(parameters["encoder"], batch["ids"], batch["mask"], config=pretrained_of(sizes), key=key)
-    encoder, read = parameters["encoder"], None
-    if sizes.encoder == "bert+dgcnn":
-        encoder, bert_key = parameters["convolutions"], None if key is None else jax.random.fold_in(key, 1)
-        of_tokens = bert.encode(
-            parameters["encoder"], batch["tokens"], batch["token_mask"], config=pretrained_of(sizes), key=bert_key
-        )
-        read = dgcnn.linear(parameters["join"], mean_of_tokens(of_tokens, batch["spans"]))
+    if sizes.encoder == "dgcnn":
+        return convolved(parameters["encoder"], batch, None, sizes, key)
+    own_key, bert_key = (None, None) if key is None else jax.random.split(key)
+    of_tokens = bert.encode(
+        parameters["encoder"], batch["tokens"], batch["token_mask"], config=pretrained_of(sizes), key=bert_key
+    )
+    # Straight to the decoder too: it learns from these states long before the convolutions pass them on.
+    of_words = jnp.where(batch["mask"][..., None], mean_of_tokens(of_tokens, batch["spans"]), 0)
+    read = dgcnn.linear(parameters["join"], of_words)
+    return jnp.concatenate([of_words, convolved(parameters["convolutions"], batch, read, sizes, own_key)], -1)
+
+
+def convolved(
+    encoder: dgcnn.Encoder,
+    batch: dict[str, jax.Array],
+    read: jax.Array | None,
+    sizes: Sizes,
+    key: jax.Array | None,
+) -> jax.Array:
+    """Features of the convolutional encoder, in training with some units taken for unknown ones."""
     if key is None:
         return dgcnn.encode(encoder, batch, read)
     unit_key, key = jax.random.split(key)

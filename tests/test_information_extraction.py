@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from experiments.bert import model as bert
 from experiments.information_extraction import (
     candidates,
     dgcnn,
@@ -54,6 +55,37 @@ def test_the_encoder_is_the_stack_of_convolutions_and_padding_changes_nothing():
         np.testing.assert_allclose(found[None, :6], stack_of_convolutions(encoder, batch), atol=1e-6)
     with pytest.raises(ValueError, match="a text has at most 512 units; got 513"):
         dgcnn.embed(encoder, {"ids": jnp.zeros((1, 513), jnp.int32)})
+
+
+def test_the_convolutions_read_the_mean_of_the_tokens_of_each_word():
+    """By hand; what is no token changes nothing, and both what is read and what stands there count."""
+    tokens = jax.random.normal(jax.random.key(0), (1, 5, 4))
+    found = jax.jit(model.mean_of_tokens)(tokens, jnp.array([[[1, 3], [4, 4], [0, 0]]]))
+    np.testing.assert_allclose(found[0], [tokens[0, 1:4].mean(0), tokens[0, 4], tokens[0, 0]], rtol=1e-6)
+    small = bert.Config(9, hidden_dim=4, num_layers=1, num_heads=1, mlp_dim=4, num_positions=16)
+    sizes = model.Sizes(2, "bert+dgcnn", dim=6, num_layers=2, num_units=9, num_words=2, pretrained=small)
+    parameters = model.initial(jax.random.key(1), sizes)
+    batch = {
+        "ids": jnp.array([[2, 3, 4, 0, 0, 0]] * 3),
+        "pieces": jnp.ones((3, 6, units.NUM_PIECES), jnp.int32),
+        "words": jnp.zeros((3, 6), jnp.int32),
+        "mask": jnp.array([[True] * 3 + [False] * 3] * 3),
+        "tokens": jnp.array([[2, 5, 6, 7, 3, 0]] * 3).at[1, 5].set(8).at[2, 2].set(8),
+        "token_mask": jnp.array([[True] * 5 + [False]] * 3),
+        "spans": jnp.array([[[1, 1], [2, 3], [3, 3], [0, 0], [0, 0], [0, 0]]] * 3),
+    }
+    encode = jax.jit(model.features, static_argnums=2)
+    found = encode(parameters, batch, sizes)
+    np.testing.assert_array_equal(found[0], found[1])  # a token that is no token
+    assert jnp.all(found[:, 3:] == 0)
+    for part in (slice(0, 4), slice(4, 10)):  # of the tokens, and of the convolutions
+        assert jnp.abs(found[0, :3, part] - found[2, :3, part]).max() > 1e-3
+    other = encode(parameters, batch | {"ids": batch["ids"].at[0, 1].set(8)}, sizes)
+    np.testing.assert_array_equal(found[0, :, :4], other[0, :, :4])
+    assert jnp.abs(found[0, :3, 4:] - other[0, :3, 4:]).max() > 1e-3
+    for encoder, pretrained in (("bert+dgcnn", None), ("dgcnn", small)):
+        with pytest.raises(ValueError, match=r"for the encoders 'bert' and 'bert\+dgcnn' alone"):
+            model.Sizes(2, encoder, pretrained=pretrained)
 
 
 TRIPLES = jnp.array([[[0, 1, 2, 3, 4], [0, 1, 0, 3, 3], [2, 2, 1, 0, 0], [-1] * 5]])
@@ -116,9 +148,16 @@ def test_the_global_pointer_by_hand():
     scores = jax.jit(global_pointer.scores, static_argnums=2)(weights, hidden, "lasts")
     first, second = weights["lasts"]
     both = hidden[0] @ first.weight
-    bias = both @ second.weight / 2
+    bias = (both @ second.weight + second.bias[None]) / 2
     value = both[1, :64] @ both[2, 64:] / 8 + bias[1, 2] + bias[2, 3 + 2]
     np.testing.assert_allclose(scores[0, 2, 1, 2], value, rtol=1e-5)
+    knowing = global_pointer.initial(jax.random.key(0), 5, 3, prior=True)
+    knowing["known"]["lasts"] = jnp.array([10.0, 20.0, 30.0])
+    batch = {"prior": jnp.array([[[0, 1, 1, 3, 2], [-1] * 5]])}
+    logits_of = jax.jit(global_pointer.logits, static_argnums=3)
+    added = logits_of(knowing, hidden, batch, "lasts") - logits_of(weights, hidden, batch, "lasts")
+    assert np.argwhere(added > 1).tolist() == [[0, 1, 1, 2]]
+    np.testing.assert_allclose(added[0, 1, 1, 2], 20, rtol=1e-5)
     # Rotations leave what is equally far apart equal.
     q = global_pointer.rotated(jnp.broadcast_to(jnp.arange(64.0), (1, 4, 64)))[0]
     np.testing.assert_allclose(q[0] @ q[2], q[1] @ q[3], rtol=1e-5)
@@ -147,6 +186,8 @@ def test_straight_through_subjects_carry_a_gradient_and_drawn_ones_none():
 
         slope = float(jnp.abs(jax.jit(jax.grad(of_objects))(weights["subject"].weight)).max())
         assert (slope > 1e-4) == (selection == "straight_through"), (selection, slope)
+    with pytest.raises(ValueError, match="the decoder 'global' has none"):
+        model.Sizes(3, decoder="global", options=Options(gates=True))
     with pytest.raises(ValueError, match="needs condition 'norm'"):
         model.Sizes(3, options=Options("gru", "straight_through"))
 

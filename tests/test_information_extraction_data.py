@@ -1,12 +1,16 @@
 """Information extraction: files of every shape, bad records, units, the look-up, exchanged pairs.
 
 Violations planted for these tests, each of which failed: tokens whose places are one character off (the shapes); a
-table that gives a text what it alone has (the prior).
+table that gives a text what it alone has (the prior); words that take in the last token before them, or the first after
+them, are cut off a word early, or have no token and are given another's (the tokens of words).
 """
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments.bert import tokens
 from experiments.information_extraction import (
     augment,
     data,
@@ -106,6 +110,23 @@ def rows_of(text, *triples, max_length=64):
     example = Example(1, text, triples, ())
     vocabulary = units.Vocabulary.of([example, example])
     return example, vocabulary.encoder(max_length)(example)
+
+
+def test_words_with_the_tokens_that_they_are_made_of():
+    """Köln in two pieces without its accent; a character that the tokenizer drops; what is cut off."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "ko", "##ln", "left", "ada", "."]
+    tokenizer = tokens.from_tokens(pieces, Path("pieces"))
+    example = Example(1, "Ada left Köln. \u200b", (), (), ((0, 3), (4, 8), (9, 13), (13, 14), (15, 16)))
+    vocabulary = units.Vocabulary.of([example, example])
+    row = units.joint_encoder(vocabulary, tokenizer, 16)(example)
+    assert row.tokens.tolist() == [2, 7, 6, 4, 5, 8, 3]
+    assert row.spans.tolist() == [[1, 1], [2, 2], [3, 4], [5, 5], [0, 0]]
+    assert (row.length, row.truncated, len(row.ids)) == (7, False, 5)
+    for most, expected in ((6, [[1, 1], [2, 2], [3, 4]]), (5, [[1, 1], [2, 2]]), (2, [])):
+        row = units.joint_encoder(vocabulary, tokenizer, most)(example)
+        assert (row.spans.tolist(), row.truncated, row.length) == (expected, True, most)
+        assert len(row.ids) == len(row.offsets) == len(row.inside) == len(expected)
+    assert units.joint_encoder(vocabulary, tokenizer, 9)(example._replace(text=" ", tokens=())).spans.shape == (0, 2)
 
 
 def test_words_around_characters_and_unknown_units():

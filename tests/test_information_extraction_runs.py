@@ -56,7 +56,8 @@ def small(path, out, **changes):
 MODELS = {
     "dgcnn, pointer": {"prior": True, "gates": True, "unit_dropout": 0.01},
     "bert, pointer": {"encoder": "bert", "condition": "norm", "swap": 0.2, "dropout": 0.01},
-    "bert, global": {"encoder": "bert", "decoder": "global"},
+    "bert+dgcnn, pointer": {"encoder": "bert+dgcnn", "condition": "norm"},
+    "bert, global": {"encoder": "bert", "decoder": "global", "prior": True},
 }
 
 

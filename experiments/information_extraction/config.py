@@ -18,8 +18,9 @@ class Config:
     """To choose epoch and thresholds by; a tenth of ``train`` without it."""
     test: Path | None = None
     """To report on; a tenth of ``train`` without it."""
-    encoder: Literal["dgcnn", "bert"] = "dgcnn"
-    """Convolutions that begin at random, or a pretrained model."""
+    encoder: Literal["dgcnn", "bert", "bert+dgcnn"] = "dgcnn"
+    """Convolutions that begin at random, a pretrained model, or both: convolutions over the words' own vectors and what
+    the pretrained model has read in their tokens, beside that itself."""
     model: Path | None = None
     """Directory of the pretrained model; the small English one that is installed without it."""
     decoder: Literal["pointer", "global"] = "pointer"
@@ -57,7 +58,7 @@ class Config:
     learning_rate: float = 1e-3
     """Reached after the warm-up, and 0 at the end."""
     encoder_rate: float = 1.0
-    """What the encoder's rate is multiplied by."""
+    """What the encoder's rate is multiplied by; that of the pretrained one if there are both."""
     warmup: float = 1.0
     """Epochs in which the rate rises."""
     weight_decay: float = 0.0
@@ -67,7 +68,8 @@ class Config:
     ema: float = 0.998
     """Decay of the mean of weights that is evaluated and kept; shorter in the first steps."""
     dropout: float = 0.25
-    """Of the convolutional encoder's input, or in all layers of a pretrained model."""
+    """Of the convolutional encoder's input, or in all layers of a pretrained model; where there are both, of the input
+    alone, and the pretrained model keeps what stands in its files."""
     unit_dropout: float = 0.0
     """Share of units that are taken for unknown ones; of the convolutional encoder."""
     swap: float = 0.0
@@ -93,4 +95,12 @@ TINY: dict[str, Any] = {
     "ema": 0.9,
     "dropout": 0.0,
 }
-TINY_BERT: dict[str, Any] = {"hidden_dim": 32, "num_layers": 2, "num_heads": 2, "mlp_dim": 64, "num_positions": 64}
+TINY_BERT: dict[str, Any] = {
+    "hidden_dim": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "mlp_dim": 64,
+    "num_positions": 64,
+    "dropout": 0.0,
+    "attention_dropout": 0.0,
+}

@@ -83,6 +83,7 @@ def embed(encoder: Encoder, batch: dict[str, jax.Array]) -> jax.Array:
 def encode(
     encoder: Encoder,
     batch: dict[str, jax.Array],
+    read: jax.Array | None = None,
     *,
     key: jax.Array | None = None,
     rate: float = 0.25,
@@ -93,13 +94,14 @@ def encode(
     Args:
       encoder: weights.
       batch: "ids", "pieces", "words" and "mask".
+      read: what another encoder has read in each unit, [b, t, d], added to the input.
       key: for dropout; there is none without it.
       rate: share of the features of the input that is dropped.
       gate_rate: share of the gates that is dropped, that is, half open.
     """
     mask, num_layers = batch["mask"][..., None], len(encoder.convolutions.weight)
     seeds: Any = None if key is None else jax.random.bits(key, (num_layers + 1, 2), jnp.uint32)
-    x = embed(encoder, batch)
+    x = embed(encoder, batch) if read is None else embed(encoder, batch) + read
     x = jnp.where(mask, x if seeds is None else dropout(seeds[-1], x, rate), 0)
     for number, dilation in enumerate(DILATIONS[:num_layers]):
         weights = Linear(encoder.convolutions.weight[number], encoder.convolutions.bias[number])

@@ -26,19 +26,30 @@ from experiments.information_extraction.candidates import Candidates
 from experiments.information_extraction.dgcnn import dense, linear
 
 HEAD_DIM = 64
+#: How far below 0 scores begin: odds of one to a thousand.
+FIRST_SCORE = 7.0
 #: What is scored: spans as subjects and as objects; first units and last units of a predicate.
-PARTS = {"entities": 2, "firsts": None, "lasts": None}
+PARTS: dict[str, int | None] = {"entities": 2, "firsts": None, "lasts": None}
 
 
-def initial(key: jax.Array, dim: int, num_predicates: int) -> dict[str, Any]:
-    """Random weights."""
-    weights = {}
+def initial(key: jax.Array, dim: int, num_predicates: int, prior: bool = False) -> dict[str, Any]:
+    """Random weights; the biases are such that few pairs are taken at first.
+
+    Args:
+      key: of the weights.
+      dim: features of a unit.
+      num_predicates: how many there are.
+      prior: whether triples of the training texts are an input; they begin at about even odds.
+    """
+    weights: dict[str, Any] = {}
     for (part, number), part_key in zip(PARTS.items(), jax.random.split(key, len(PARTS)), strict=True):
         first, second = jax.random.split(part_key)
         weights[part] = [
             dense(first, dim, 2 * HEAD_DIM),
-            dense(second, 2 * HEAD_DIM, 2 * (number or num_predicates)),
+            dense(second, 2 * HEAD_DIM, 2 * (number or num_predicates), -FIRST_SCORE),
         ]
+    if prior:
+        weights["known"] = {part: jnp.full((number or num_predicates,), FIRST_SCORE) for part, number in PARTS.items()}
     return weights
 
 
@@ -65,6 +76,16 @@ def scores(weights: dict[str, Any], features: jax.Array, part: str) -> jax.Array
     return inner[:, None] + of_first[..., None] + of_second[:, :, None]
 
 
+def logits(weights: dict[str, Any], features: jax.Array, batch: dict[str, jax.Array], part: str) -> jax.Array:
+    """Scores with what is known of the pairs from the training texts, [b, heads, t, t]."""
+    found = scores(weights, features, part)
+    if "known" not in weights:
+        return found
+    known = weights["known"][part]
+    pairs = pairs_of(batch["prior"], part, len(known), features.shape[1])
+    return found + jnp.where(pairs, known.reshape(1, -1, 1, 1), 0)
+
+
 def allowed_pairs(mask: jax.Array, part: str) -> jax.Array:
     """Which pairs of units count, [b, 1, t, t]: a span does not end before it begins."""
     pairs = mask[:, None, :, None] & mask[:, None, None, :]
@@ -89,11 +110,11 @@ def pairs_of(triples: jax.Array, part: str, number: int, length: int) -> jax.Arr
     return jax.vmap(of_text)(triples)
 
 
-def multilabel_loss(logits: jax.Array, positive: jax.Array, allowed: jax.Array) -> jax.Array:
+def multilabel_loss(found: jax.Array, positive: jax.Array, allowed: jax.Array) -> jax.Array:
     """The loss over the last axis; what is not allowed does not count."""
-    above = jnp.where(positive & allowed, -logits, -1e9)
-    below = jnp.where(~positive & allowed, logits, -1e9)
-    zero = jnp.zeros((*logits.shape[:-1], 1), logits.dtype)
+    above = jnp.where(positive & allowed, -found, -1e9)
+    below = jnp.where(~positive & allowed, found, -1e9)
+    zero = jnp.zeros((*found.shape[:-1], 1), found.dtype)
     parts = (jax.nn.logsumexp(jnp.concatenate([x, zero], -1), -1) for x in (above, below))
     return functools.reduce(jnp.add, parts)
 
@@ -105,17 +126,16 @@ def losses(weights: dict[str, Any], features: jax.Array, batch: dict[str, jax.Ar
         heads = number or num_predicates
         positive = pairs_of(batch["triples"], part, heads, length)
         allowed = jnp.broadcast_to(allowed_pairs(batch["mask"], part), positive.shape)
-        logits = scores(weights, features, part)
-        flat = (x.reshape(*x.shape[:2], -1) for x in (logits, positive, allowed))
+        flat = (x.reshape(*x.shape[:2], -1) for x in (logits(weights, features, batch, part), positive, allowed))
         total = total + multilabel_loss(*flat).sum(1)
     return total
 
 
-def candidates(logits: dict[str, np.ndarray], inside: np.ndarray, low: float) -> Candidates:
+def candidates(found: dict[str, np.ndarray], inside: np.ndarray, low: float) -> Candidates:
     """The triples of one text at any threshold of probability from ``low`` on, from scores [heads, t, t]."""
     least = math.log(low / (1 - low))
     number = len(inside)
-    kept = {name: value[:, :number, :number] for name, value in logits.items()}
+    kept = {name: value[:, :number, :number] for name, value in found.items()}
     pairs = inside[:, None] & inside[None] & np.triu(np.ones((number, number), bool))
     subjects, things = (np.argwhere((kept["entities"][kind] > least) & pairs) for kind in range(2))
     places, values = [], []

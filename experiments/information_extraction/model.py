@@ -28,6 +28,8 @@ from experiments.information_extraction.data import DataError
 from experiments.information_extraction.prior import Table
 from experiments.information_extraction.units import Encode, Vocabulary
 
+#: What is read of a batch; "triples" are to be found.
+INPUTS = ("ids", "pieces", "words", "mask", "tokens", "token_mask", "spans", "prior")
 #: Below this probability no candidates are kept.
 LOW = 0.1
 
@@ -37,7 +39,7 @@ class Sizes:
     """What the weights do not tell; hashable."""
 
     num_predicates: int
-    encoder: Literal["dgcnn", "bert"] = "dgcnn"
+    encoder: Literal["dgcnn", "bert", "bert+dgcnn"] = "dgcnn"
     decoder: Literal["pointer", "global"] = "pointer"
     options: pointer.Options = field(default_factory=pointer.Options)
     dim: int = 128
@@ -52,8 +54,11 @@ class Sizes:
     def __post_init__(self):
         if self.options.selection == "straight_through" and self.options.condition != "norm":
             raise ValueError("Sizes: selection 'straight_through' needs condition 'norm', which has features of ends")
-        if (self.encoder == "bert") != (self.pretrained is not None):
-            raise ValueError("Sizes: pretrained must be given for the encoder 'bert' alone")
+        if (self.encoder != "dgcnn") != (self.pretrained is not None):
+            raise ValueError("Sizes: pretrained must be given for the encoders 'bert' and 'bert+dgcnn' alone")
+        of_pointer = self.options.gates, self.options.powers, self.options.selection
+        if self.decoder == "global" and of_pointer != (False, (1.0, 1.0), "teacher"):
+            raise ValueError("Sizes: gates, powers and selection are the pointer's; the decoder 'global' has none")
         if not 1 <= self.num_layers <= len(dgcnn.DILATIONS):
             raise ValueError(f"Sizes: num_layers must be 1 to {len(dgcnn.DILATIONS)}; got {self.num_layers}")
         for name in ("dropout", "unit_dropout"):
@@ -63,39 +68,96 @@ class Sizes:
     @property
     def max_length(self) -> int:
         """The most units of a text."""
-        return dgcnn.NUM_POSITIONS if self.pretrained is None else self.pretrained.max_length
+        most = [] if self.encoder == "bert" else [dgcnn.NUM_POSITIONS]
+        return min(most + ([] if self.pretrained is None else [self.pretrained.max_length]))
 
 
 def initial(key: jax.Array, sizes: Sizes, pretrained: bert.Encoder | None = None) -> dict[str, Any]:
-    """Random weights; those of the encoder may be given."""
+    """Random weights; those of the pretrained encoder may be given.
+
+    Where both encoders are used, "encoder" is the pretrained one, "convolutions" the other, and "join" leads from the
+    features of the first to the input of the second; the features are those of both.
+    """
     encoder_key, decoder_key = jax.random.split(key)
+    both: dict[str, Any] = {}
+    dim = sizes.dim
     if sizes.pretrained is not None:
         encoder: Any = bert.initial(encoder_key, sizes.pretrained).encoder if pretrained is None else pretrained
-        dim = sizes.pretrained.hidden_dim
+        if sizes.encoder == "bert":
+            dim = sizes.pretrained.hidden_dim
+        else:
+            convolutions_key, join_key = jax.random.split(jax.random.fold_in(encoder_key, 1))
+            join = dgcnn.dense(join_key, sizes.pretrained.hidden_dim, dim)
+            both = {"convolutions": convolutions(convolutions_key, sizes), "join": join}
+            dim += sizes.pretrained.hidden_dim
     else:
-        counts = {"num_units": sizes.num_units, "num_words": sizes.num_words, "num_pieces": units.NUM_BUCKETS}
-        counts |= {"num_layers": sizes.num_layers}
-        encoder, dim = dgcnn.initial(encoder_key, dim=sizes.dim, **counts), sizes.dim
+        encoder = convolutions(encoder_key, sizes)
     if sizes.decoder == "global":
-        decoder = global_pointer.initial(decoder_key, dim, sizes.num_predicates)
+        decoder = global_pointer.initial(decoder_key, dim, sizes.num_predicates, sizes.options.prior)
     else:
         decoder = pointer.initial(decoder_key, dim, sizes.num_predicates, sizes.options)
-    return {"encoder": encoder, "decoder": decoder}
+    return {"encoder": encoder, "decoder": decoder} | both
+
+
+def convolutions(key: jax.Array, sizes: Sizes) -> dgcnn.Encoder:
+    """Random weights of the convolutional encoder."""
+    return dgcnn.initial(
+        key,
+        dim=sizes.dim,
+        num_units=sizes.num_units,
+        num_words=sizes.num_words,
+        num_pieces=units.NUM_BUCKETS,
+        num_layers=sizes.num_layers,
+    )
+
+
+def mean_of_tokens(features: jax.Array, spans: jax.Array) -> jax.Array:
+    """The mean of the features [b, n, d] of each unit's tokens, from first to last [b, t, 2], as [b, t, d]."""
+    place = jnp.arange(features.shape[1]).reshape(1, 1, -1)
+    own = ((place >= spans[..., :1]) & (place <= spans[..., 1:])).astype(features.dtype)
+    return (own / own.sum(-1, keepdims=True)) @ features
 
 
 def features(
     parameters: dict[str, Any], batch: dict[str, jax.Array], sizes: Sizes, key: jax.Array | None = None
 ) -> jax.Array:
     """The encoder's features of a batch, [b, t, d]; with dropout if there is a key."""
-    if sizes.pretrained is not None:
-        return bert.encode(parameters["encoder"], batch["ids"], batch["mask"], config=sizes.pretrained, key=key)
+    if sizes.encoder == "bert":
+        return bert.encode(parameters["encoder"], batch["ids"], batch["mask"], config=pretrained_of(sizes), key=key)
+    if sizes.encoder == "dgcnn":
+        return convolved(parameters["encoder"], batch, None, sizes, key)
+    own_key, bert_key = (None, None) if key is None else jax.random.split(key)
+    of_tokens = bert.encode(
+        parameters["encoder"], batch["tokens"], batch["token_mask"], config=pretrained_of(sizes), key=bert_key
+    )
+    # Straight to the decoder too: it learns from these states long before the convolutions pass them on.
+    of_words = jnp.where(batch["mask"][..., None], mean_of_tokens(of_tokens, batch["spans"]), 0)
+    read = dgcnn.linear(parameters["join"], of_words)
+    return jnp.concatenate([of_words, convolved(parameters["convolutions"], batch, read, sizes, own_key)], -1)
+
+
+def convolved(
+    encoder: dgcnn.Encoder,
+    batch: dict[str, jax.Array],
+    read: jax.Array | None,
+    sizes: Sizes,
+    key: jax.Array | None,
+) -> jax.Array:
+    """Features of the convolutional encoder, in training with some units taken for unknown ones."""
     if key is None:
-        return dgcnn.encode(parameters["encoder"], batch)
+        return dgcnn.encode(encoder, batch, read)
     unit_key, key = jax.random.split(key)
     if sizes.unit_dropout:
         lost = jax.random.bernoulli(unit_key, sizes.unit_dropout, batch["ids"].shape)
         batch = batch | {"ids": jnp.where(lost, units.UNKNOWN, batch["ids"])}
-    return dgcnn.encode(parameters["encoder"], batch, key=key, rate=sizes.dropout)
+    return dgcnn.encode(encoder, batch, read, key=key, rate=sizes.dropout)
+
+
+def pretrained_of(sizes: Sizes) -> bert.Config:
+    """The sizes of the pretrained encoder, where there is one."""
+    if sizes.pretrained is None:
+        raise ValueError(f"the encoder {sizes.encoder!r} is not pretrained")
+    return sizes.pretrained
 
 
 def losses(parameters: dict[str, Any], batch: dict[str, jax.Array], key: jax.Array, sizes: Sizes) -> jax.Array:
@@ -112,7 +174,9 @@ def first_stage(parameters: dict[str, Any], batch: dict[str, jax.Array], *, size
     """Features, and probabilities of the bounds of subjects; or all scores of the global pointer."""
     hidden = features(parameters, batch, sizes)
     if sizes.decoder == "global":
-        return {part: global_pointer.scores(parameters["decoder"], hidden, part) for part in global_pointer.PARTS}
+        return {
+            part: global_pointer.logits(parameters["decoder"], hidden, batch, part) for part in global_pointer.PARTS
+        }
     logits = pointer.subject_logits(parameters["decoder"], hidden, batch, sizes.options)
     return hidden, jax.nn.sigmoid(logits)
 
@@ -138,7 +202,7 @@ def candidates(
       low: the lowest threshold that will be asked for.
     """
     inside = batch["inside"]
-    arrays = {name: jnp.asarray(batch[name]) for name in ("ids", "pieces", "words", "mask", "prior")}
+    arrays = {name: jnp.asarray(value) for name, value in batch.items() if name in INPUTS}
     first = first_stage(parameters, arrays, sizes=sizes)
     if sizes.decoder == "global":
         scores = {part: np.asarray(value) for part, value in first.items()}
@@ -167,7 +231,10 @@ class Extractor(NamedTuple):
     sizes: Sizes
     parameters: dict[str, Any]
     predicates: tuple[str, ...]
-    reader: Vocabulary | tokens.Tokenizer
+    vocabulary: Vocabulary | None
+    """Of the convolutional encoder."""
+    tokenizer: tokens.Tokenizer | None
+    """Of the pretrained one."""
     prior: Table | None
     open_predicates: bool
     """Whether triples are made of pairs (``data.PAIRS``)."""
@@ -177,9 +244,13 @@ class Extractor(NamedTuple):
 
     def encoder(self) -> Encode:
         """What makes rows of texts."""
-        if isinstance(self.reader, Vocabulary):
-            return self.reader.encoder(self.max_length)
-        return units.bert_encoder(self.reader, self.max_length)
+        if self.vocabulary is not None and self.tokenizer is not None:
+            return units.joint_encoder(self.vocabulary, self.tokenizer, self.max_length)
+        if self.vocabulary is not None:
+            return self.vocabulary.encoder(self.max_length)
+        if self.tokenizer is not None:
+            return units.bert_encoder(self.tokenizer, self.max_length)
+        raise ValueError("Extractor: needs a vocabulary, a tokenizer, or both")
 
 
 def flat(parameters: Any) -> dict[str, np.ndarray]:
@@ -200,10 +271,10 @@ def save(directory: Path, extractor: Extractor) -> None:
         "thresholds": extractor.thresholds,
         "max_length": extractor.max_length,
     }
-    if isinstance(extractor.reader, Vocabulary):
-        extractor.reader.save(directory / "vocabulary.json")
-    else:
-        extractor.reader.save(directory)
+    if extractor.vocabulary is not None:
+        extractor.vocabulary.save(directory / "vocabulary.json")
+    if extractor.tokenizer is not None:
+        extractor.tokenizer.save(directory)
     if extractor.prior is not None:
         entries = [[*pair, counts] for pair, counts in extractor.prior.counts.items()]
         (directory / "prior.json").write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -230,23 +301,16 @@ def load(directory: Path) -> Extractor:
     leaves, structure = jax.tree_util.tree_flatten(shapes)
     parameters = jax.tree_util.tree_unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
     del leaves
-    if sizes.pretrained is None:
-        reader: Any = Vocabulary.load(directory / "vocabulary.json")
-        for name, size, rows in (
-            ("units", len(reader.units), sizes.num_units),
-            ("words", len(reader.words), sizes.num_words),
-        ):
-            if size + 2 != rows:
-                raise DataError(f"{directory}: vocabulary.json has {size} {name}; the weights are for {rows - 2}")
-    else:
-        reader = tokens.load(directory)
-        if reader.size > sizes.pretrained.vocabulary_size:
-            raise DataError(
-                f"{directory}: the tokenizer has {reader.size} tokens; the weights {sizes.pretrained.vocabulary_size}"
-            )
     prior = read_prior(directory / "prior.json") if sizes.options.prior else None
     return Extractor(
-        sizes, parameters, found.predicates, reader, prior, found.open_predicates, found.thresholds, found.max_length
+        sizes,
+        parameters,
+        found.predicates,
+        *readers(directory, sizes),
+        prior,
+        found.open_predicates,
+        found.thresholds,
+        found.max_length,
     )
 
 
@@ -269,6 +333,27 @@ def read_prior(path: Path) -> Table:
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DataError(f"{path}: no counts of triples: {str(error)[:300]}") from error
     return Table(counts, frozenset(name for pair in counts for name in pair))
+
+
+def readers(directory: Path, sizes: Sizes) -> tuple[Vocabulary | None, tokens.Tokenizer | None]:
+    """The vocabulary and the tokenizer that the encoder needs, of a saved model."""
+    vocabulary = tokenizer = None
+    if sizes.encoder != "bert":
+        vocabulary = Vocabulary.load(directory / "vocabulary.json")
+        for name, size, rows in (
+            ("units", len(vocabulary.units), sizes.num_units),
+            ("words", len(vocabulary.words), sizes.num_words),
+        ):
+            if size + 2 != rows:
+                raise DataError(f"{directory}: vocabulary.json has {size} {name}; the weights are for {rows - 2}")
+    if sizes.pretrained is not None:
+        tokenizer = tokens.load(directory)
+        if tokenizer.size > sizes.pretrained.vocabulary_size:
+            raise DataError(
+                f"{directory}: the tokenizer has {tokenizer.size} tokens; the weights"
+                f" {sizes.pretrained.vocabulary_size}"
+            )
+    return vocabulary, tokenizer
 
 
 def flat_shapes(shapes: Any) -> dict[str, tuple[int, ...]]:

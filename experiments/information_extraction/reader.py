@@ -73,7 +73,7 @@ class Reader:
             places.append(units.placed(shown, row, self.index))
             known_triples.append(entries)
             looked_up.append(mentions)
-        lengths = np.array([next(size for size in self.sizes if size >= len(row.ids)) for row in rows])
+        lengths = np.array([next(size for size in self.sizes if size >= row.length) for row in rows])
         most = 8 * -(-max([1, *(len(found.triples) for found in places)]) // 8)
         return Encoded(examples, rows, places, known_triples, looked_up, lengths, most)
 
@@ -105,10 +105,23 @@ class Reader:
             for name in ("ids", "pieces", "words", "inside"):
                 arrays[name][place, :count] = getattr(row, name)
             arrays["mask"][place, :count] = True
+        if len(part.rows[rows[0]].tokens):
+            arrays |= self.tokens(part, filled, length)
         arrays["triples"] = np.stack([padded(part.placed[number].triples, part.most) for number in filled])
         arrays["prior"] = np.stack([padded(part.prior[number], prior.MOST) for number in filled])
         arrays["counts"] = (np.arange(size) < len(rows)).astype(np.float32)
         return arrays
+
+    @staticmethod
+    def tokens(part: Encoded, rows: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """The tokens of some texts, and which of them each unit is made of."""
+        tokens, spans = np.zeros((len(rows), length), np.int32), np.zeros((len(rows), length, 2), np.int32)
+        mask = np.zeros(tokens.shape, bool)
+        for place, number in enumerate(rows):
+            row = part.rows[number]
+            tokens[place, : len(row.tokens)], mask[place, : len(row.tokens)] = row.tokens, True
+            spans[place, : len(row.spans)] = row.spans
+        return {"tokens": tokens, "token_mask": mask, "spans": spans}
 
     def candidates(self, parameters: Any, part: Encoded, size: int) -> list[Candidates]:
         """What each text may have."""

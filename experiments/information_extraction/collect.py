@@ -14,6 +14,9 @@ from experiments.information_extraction.data import DataError
 from experiments.information_extraction.report import precision_recall
 from experiments.runs import CONFIG, read_metrics, save_figure, write_atomically
 
+#: Settings that name a place of one machine.
+PATHS = ("out", "train", "valid", "test", "model", "start")
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -35,7 +38,7 @@ def collect(config: Collection) -> dict[str, Any]:
         if not path.is_file():
             raise DataError(f"{directory} has no finished run")
         settings = json.loads((directory / CONFIG).read_text())
-        kept = {key: value for key, value in settings.items() if key not in ("out", "train", "valid", "test", "model")}
+        kept = {key: value for key, value in settings.items() if key not in PATHS}
         result = json.loads(path.read_text())
         more = {"config": kept, "training": by_epoch(read_metrics(directory), result["steps"] / kept["num_epochs"])}
         groups[re.sub(r"-?\d+$", "", directory.name)].append(result | more)
@@ -48,7 +51,7 @@ def collect(config: Collection) -> dict[str, Any]:
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
     precision_recall(figure.subplots(), {name: found[0]["test"] for name, found in groups.items()})
     save_figure(config.out / f"{config.name}.png", figure)
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     curves(figure, {name: [result["training"] for result in found] for name, found in groups.items()})
     save_figure(config.out / f"{config.name}-curves.png", figure)
     return {name: {key: mean_of(found, *path) for key, path in MEASURES.items()} for name, found in groups.items()}
@@ -142,6 +145,8 @@ def curves(figure: Any, groups: dict[str, list[dict[str, Points]]]) -> None:
         axes.set(xlabel="epoch", ylabel=label)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.has_data():
-            axes.legend(frameon=False)
     figure.axes[0].set_yscale("log")
+    # One for both, below: inside there is no room that some curve does not need.
+    handles, labels = figure.axes[1].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)

@@ -121,10 +121,10 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
         size = samples.shape[0]
         value = statistic(samples)
 
-        def of_resample(number):
-            return statistic(samples[jax.random.randint(jax.random.fold_in(key, number), (size,), 0, size)])
+        def of_resample(key):
+            return statistic(samples[jax.random.randint(key, (size,), 0, size)])
 
-        resampled = by_rows(of_resample, jnp.arange(num_resamples))
+        resampled = by_rows(of_resample, jax.random.split(key, num_resamples))
         tails = jnp.array([(1 - level) / 2, (1 + level) / 2], value.dtype)
         center = jnp.mean(resampled)
         below = jnp.mean(jnp.where(resampled == value, 0.5, jnp.where(resampled < value, 1.0, 0.0))).astype(value.dtype)

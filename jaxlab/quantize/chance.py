@@ -117,11 +117,13 @@ def gumbel_quantizer(
         key: PRNGKeyArray, params: Any, state: Any, x: Float[Array, "*n d"], *, mask: Bool[Array, "*n"] | None = None
     ) -> tuple[Quantized, Any]:
         vectors = vectors_of(params, x, mask)
+        # To fold numbers in does not consume a key; to split it does.
+        (noise_key,) = jax.random.split(key, 1)
 
         def of_chunk(rows):
             numbers, vectors = rows
             logits = logits_of(params, vectors)
-            perturbed = jax.vmap(perturb)(key_of_each(key, numbers), logits)
+            perturbed = jax.vmap(perturb)(key_of_each(noise_key, numbers), logits)
             codes, _ = first_minimum_of(-perturbed)
             relaxed = jax.nn.softmax(perturbed / jnp.asarray(temperature, logits.dtype))
             chosen = straight_through(jax.nn.one_hot(codes, num_codes, dtype=logits.dtype), relaxed)

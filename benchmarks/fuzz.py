@@ -35,7 +35,8 @@ import rich
 import tyro
 from rich.markup import escape
 
-from benchmarks.damaged_files import KINDS, Kind, damaged
+from benchmarks.damage import Kind, damaged
+from benchmarks.damaged_files import KINDS
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 SECONDS = 10

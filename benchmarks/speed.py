@@ -63,6 +63,8 @@ def main(config: Config) -> dict[str, Any]:
     """Measures every line, prints the table, writes ``speed.json``."""
     chosen = [line for group in GROUPS for line in group.lines() + (group.peer_lines() if config.peers else [])]
     chosen = [line for line in chosen if config.only in line.name]
+    if not chosen:
+        raise ValueError(f"speed: only must be part of the name of a line; got {config.only!r}")
     rows = [measure(comparison, config.rounds) for comparison in track(chosen, description="timing")]
     table = Table("comparison", "ratio", "quartiles", "aim", "ours, ms", "other, ms")
     for row in rows:

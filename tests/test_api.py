@@ -40,7 +40,7 @@ METHODS = {
 
 # Law 9, lowest first: a module may import those of lower layers, and a package its own files.
 LAYERS = (
-    {"_check", "_precision", "_sorting"},
+    {"_check", "_chunks", "_precision", "_sorting"},
     {"_jit"},
     {"gradients", "gumbel", "moments", "recurrent"},
     {"distributions", "quantize", "ordered", "smooth"},

@@ -18,8 +18,7 @@ import scipy.stats
 import sklearn.covariance
 from replicates import FAR, largest_z, replicate
 
-from jaxlab import moments
-from jaxlab.moments import _rows
+from jaxlab import _chunks, moments
 
 SKEWED = lambda key, n: jax.random.exponential(key, (n,))  # noqa: E731
 NORMAL = lambda key, n: jax.random.normal(key, (n,))  # noqa: E731
@@ -118,7 +117,7 @@ def test_some_samples_at_a_time_give_what_all_at_once_give(name, monkeypatch):
         return jax.jit(jax.value_and_grad(lambda x: OVER_ALL_SAMPLES[name](x)))(x)
 
     expected = value_and_gradient()
-    monkeypatch.setattr(_rows, "ROWS", 2)
+    monkeypatch.setattr(_chunks, "ROWS", 2)
     for one, other in zip(value_and_gradient(), expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 

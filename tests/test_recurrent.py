@@ -8,7 +8,6 @@ rows comes with the factor 0.
 """
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,6 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxlab import ordered, recurrent
 from jaxlab.recurrent import Affine, LSTMCarry, Residuals, SLSTMCarry, scan_affine, scan_plain
-from jaxlab.recurrent.steps import check
 
 STEPS, BATCH, INPUT_DIM, HIDDEN_DIM = 7, 3, 4, 6
 LENGTHS = jnp.array([7, 3, 0])
@@ -358,46 +356,3 @@ def test_slstm_without_its_stabiliser():
             memory = memory / (1 + np.exp(-forget)) + np.exp(write) * np.tanh(candidate)
             normaliser = normaliser / (1 + np.exp(-forget)) + np.exp(write)
             np.testing.assert_allclose(hidden[0, 0], memory / normaliser / (1 + np.exp(-show)), rtol=1e-12)
-
-
-def bad(message, **changes):
-    arguments = {"cell": recurrent.lstm, "weights": CELLS["lstm"][1], "inputs": INPUTS, "carry": LSTM_CARRY}
-    return pytest.param(arguments | changes, message, id=message[:40])
-
-
-@pytest.mark.parametrize("scan", [scan_affine, scan_plain])
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        bad("inputs must have a first axis of time and a last one of 4 features", inputs=INPUTS[..., :3]),
-        bad("the first array of the carry is the hidden state, and must have shape [3, 6]", carry=HIDDEN[:2]),
-        bad("the carry must be in float32 where the weights are in float32; got bfloat16",
-            carry=jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), LSTM_CARRY)),
-        bad("reset_carry must be like the carry", reset_carry=HIDDEN),
-        bad("weights must be of one dtype", weights=CELLS["lstm"][1]._replace(bias=jnp.zeros(24, jnp.bfloat16))),
-        bad("weights.input and weights.recurrent must have at most 12 columns",
-            weights=CELLS["lstm"][1]._replace(bias=jnp.zeros(12))),
-        bad("cell must return a pair", cell=lambda carry, a: carry.hidden),
-        bad("cell must return a carry like the one it is given", cell=lambda carry, a: (carry.hidden, a)),
-    ],
-)  # fmt: skip
-def test_bad_input(scan, arguments, message):
-    with pytest.raises(ValueError, match=f"^{scan.__name__}: {re.escape(message)}"):
-        scan(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (
-            (MASK[0], None, None),
-            "mask must be boolean with the axes of time and batch of the inputs, [7, 3]; got bool[3]",
-        ),
-        ((None, None, RESET.astype(jnp.float32)), "reset must be boolean"),
-        ((None, jnp.array([1, 2]), None), "lengths must be integers with the batch axes of the inputs, [3]"),
-    ],
-)
-def test_bad_flags(flags, message):
-    """Past jaxtyping's hook, which is on in the tests and comes first."""
-    with pytest.raises(ValueError, match=f"^scan: {re.escape(message)}"):
-        check("scan", CELLS["lstm"][1], INPUTS, LSTM_CARRY, *flags, None)

@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
 from jaxlab import _check, smooth
+from jaxlab._chunks import by_rows
 from jaxlab._jit import jit
 from jaxlab._precision import widen
 from jaxlab.metrics.decisions import ratio
@@ -49,7 +50,7 @@ def check_targets(name: str) -> Callable[..., None]:
 
 def _in_chunks(of_item, items, chunk_size):
     """The sum of a function over items, with memory for one chunk of them, in the gradient too."""
-    sums = lax.map(jax.checkpoint(of_item), items, batch_size=chunk_size)
+    sums = by_rows(of_item, items, chunk_size)
     return jax.tree.map(lambda leaf: jnp.sum(leaf, 0), sums)
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxlab import _check
+from jaxlab._chunks import by_rows
 from jaxlab._jit import jit
 from jaxlab._precision import widen
-from jaxlab.moments._rows import by_rows
 from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = [

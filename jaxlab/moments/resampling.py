@@ -9,7 +9,7 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 from jaxlab import _check
-from jaxlab.moments._rows import by_rows
+from jaxlab._chunks import by_rows
 from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = ["Bootstrap", "Estimate", "bootstrap", "jackknife"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxlab import _check
-from jaxlab.moments._rows import by_rows
+from jaxlab._chunks import by_rows
 from jaxlab.moments.statistics import enough
 
 __all__ = ["u_statistic", "v_statistic"]

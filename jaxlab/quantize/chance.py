@@ -8,10 +8,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from jaxlab import _check
+from jaxlab._chunks import by_chunks, key_of_each
 from jaxlab._precision import widen
 from jaxlab.gradients import straight_through
 from jaxlab.gumbel import perturb
-from jaxlab.quantize._chunks import by_chunks, key_of_each
 from jaxlab.quantize.codebook import check_weights
 from jaxlab.quantize.contract import (
     Quantized,

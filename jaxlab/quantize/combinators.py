@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, ScalarLike
 
 from jaxlab import _check
+from jaxlab._chunks import by_chunks, key_of_each
 from jaxlab._precision import widen
-from jaxlab.quantize._chunks import by_chunks, key_of_each
 from jaxlab.quantize.codebook import CodeAssignment
 from jaxlab.quantize.contract import Quantized, Quantizer, check_vectors, claims
 from jaxlab.quantize.nearest import first_of_all_devices

@@ -1,14 +1,12 @@
 """The nearest code of each vector, exactly, without the matrix of all distances."""
 
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxlab import _check
+from jaxlab._chunks import by_chunks
 from jaxlab._jit import jit
 from jaxlab._precision import widen
 
@@ -120,28 +118,6 @@ def search_blocks(
     return first_minimum(scores_of(x, codebook, offsets))
 
 
-def by_chunks(search: Callable, x: Float[Array, "n d"], chunk_size: int) -> tuple[Int[Array, "n"], Float[Array, "n"]]:
-    """``search(x)``, some vectors at a time.
-
-    A chunk has vectors from all over ``x``, at equal distances: where they are spread over devices without a
-    ``shard_map``, each device has its part of every chunk, and none is sent the vectors of the others.
-    """
-    num_vectors, num_features = x.shape
-    num_chunks = max(1, -(-num_vectors // chunk_size))
-    if num_chunks == 1:
-        return search(x)
-    chunk_size = -(-num_vectors // num_chunks)
-    padded = jnp.pad(x, ((0, num_chunks * chunk_size - num_vectors), (0, 0)))
-    grid = padded.reshape(chunk_size, num_chunks, num_features)
-
-    def search_chunk(number):
-        return search(lax.dynamic_index_in_dim(grid, number, 1, keepdims=False))
-
-    found = lax.map(search_chunk, jnp.arange(num_chunks))
-    codes, minima = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1)[:num_vectors], found)
-    return codes, minima
-
-
 def first_of_all_devices(
     found: Int[Array, "n"], minima: Float[Array, "n"], num_codes: int, axis_name: str
 ) -> Int[Array, "n"]:
@@ -239,7 +215,9 @@ def nearest_code(
     def searching(search, size, operands):
         def run(x, codes, offsets):
             codes = codes.astype(operands)
-            return by_chunks(lambda x: search(x, codes, offsets), x.astype(operands), chunk_size or size)
+            return by_chunks(
+                lambda x: search(x, codes, offsets), x.astype(operands), chunk_size or size, derivative=False
+            )
 
         return run
 

@@ -6,6 +6,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, ScalarLike
 
 from jaxlab import _check
+from jaxlab._chunks import by_rows
 from jaxlab._jit import jit
 from jaxlab._sorting import argsort
 from jaxlab.smooth._common import in_unit, last, over
@@ -258,10 +259,9 @@ def pairwise_rank(
         return jnp.moveaxis(_hard_rank(values, mask), -1, axis)
 
     def of_row(row, valid):
-        @jax.checkpoint
         def of_element(element):
             return 0.5 + jnp.sum(jax.nn.sigmoid(over(element - row, temperature)), where=valid)
 
-        return jnp.where(valid, lax.map(of_element, row, batch_size=chunk_size), 0)
+        return jnp.where(valid, by_rows(of_element, row, chunk_size), 0)
 
     return jnp.moveaxis(jnp.vectorize(of_row, signature="(n),(n)->(n)")(values, mask), -1, axis)

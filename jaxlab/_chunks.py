@@ -1,0 +1,59 @@
+"""Some rows at a time, where what is made of all of them at once would not fit; in the derivative too."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Int, PRNGKeyArray
+
+# So many rows are taken with all others at a time; of fewer there is no loop.
+ROWS = 256
+
+
+def key_of_each(key: PRNGKeyArray, numbers: Int[Array, "n"]) -> Array:
+    """A key for each row by its number: what a row draws does not depend on which rows are drawn for with it."""
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+
+
+def by_rows(of_row: Callable, items: Any, num_rows: int | None = None) -> Any:
+    """``of_row`` of each item (along the leading axis), with memory for ``num_rows`` (ROWS) of them.
+
+    For what a row makes with all the others. Rows follow one another, and none is made up to fill the last chunk: the
+    derivative of a function that somebody gives may be infinite there.
+    """
+    num_rows = num_rows or ROWS
+    if jax.tree.leaves(items)[0].shape[0] <= num_rows:
+        return jax.vmap(of_row)(items)
+    return lax.map(jax.checkpoint(of_row), items, batch_size=num_rows)
+
+
+def by_chunks(of_chunk: Callable, rows: Any, chunk_size: int, *, derivative: bool = True) -> Any:
+    """``of_chunk(rows)``, a function of each row and finite at zeros, which fill the last chunk, some rows at a time.
+
+    A chunk has rows from all over, at equal distances: where they are spread over devices without a ``shard_map``, each
+    device has its part of every chunk, and none is sent the rows of the others. For the derivative each chunk is made
+    again; without one (``derivative=False``) no copy of the rows is made.
+    """
+    num_rows = jax.tree.leaves(rows)[0].shape[0]
+    num_chunks = max(1, -(-num_rows // chunk_size))
+    if num_chunks == 1:
+        return of_chunk(rows)
+    size = -(-num_rows // num_chunks)
+
+    def dealt(leaf):
+        padded = jnp.pad(leaf, ((0, num_chunks * size - num_rows), *((0, 0),) * (leaf.ndim - 1)))
+        return padded.reshape(size, num_chunks, *leaf.shape[1:])
+
+    grid = jax.tree.map(dealt, rows)
+
+    def of_number(number):
+        return of_chunk(jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, number, 1, keepdims=False), grid))
+
+    if derivative:
+        again = jax.checkpoint(of_chunk, prevent_cse=False)
+        found = lax.map(again, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), grid))
+    else:
+        found = lax.map(of_number, jnp.arange(num_chunks))
+    return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:])[:num_rows], found)

@@ -12,7 +12,6 @@ writes ``certificate.json``; the exit status is 1 if anything is not as claimed.
 
 import functools
 import inspect
-import json
 import math
 import sys
 import zlib
@@ -32,6 +31,7 @@ from benchmarks.certificate_table import PARTS, show
 from benchmarks.controls import CONTROLS
 from benchmarks.small_problems import BOUND_PROBLEMS, SMALL_PROBLEMS, BoundProblem, SmallProblem
 from benchmarks.vae import COMPILE_FAST
+from experiments.files import errors_told, write_json
 from jaxlab import estimators
 from jaxlab.distributions import Bernoulli
 from jaxlab.estimators import BOUNDS, ESTIMATORS, Estimator
@@ -361,19 +361,19 @@ def main(settings: Settings) -> int:
     }
     show(results, console)
     if is_full or settings.out != RESULTS:  # a part does not overwrite the whole
-        settings.out.mkdir(parents=True, exist_ok=True)
-        (settings.out / "certificate.json").write_text(json.dumps(results, indent=1) + "\n")
+        write_json(settings.out / "certificate.json", results)
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(
-            tyro.cli(
-                Settings,
-                prog="python -m benchmarks.certify",
-                description=__doc__,
-                config=(tyro.conf.FlagCreatePairsOff,),
+    with errors_told():
+        sys.exit(
+            main(
+                tyro.cli(
+                    Settings,
+                    prog="python -m benchmarks.certify",
+                    description=__doc__,
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
             )
         )
-    )

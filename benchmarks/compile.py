@@ -38,7 +38,7 @@ from benchmarks import compile_table, compilers, hlo
 from benchmarks.chips import CHIPS, roofline
 from benchmarks.compiled_functions import FUNCTIONS
 from benchmarks.compiled_steps import STEPS
-from experiments.runs import write_atomically
+from experiments.files import errors_told, write_atomically, write_json
 
 #: Platforms and how many of their devices.
 TARGETS = {
@@ -136,8 +136,7 @@ def main(config: Config) -> dict[str, Any]:
         order = {(name, size, target): i for i, target in enumerate(TARGETS) for name, size, _ in wanted}
         ordered = sorted(rows.values(), key=lambda row: (order[key_of(row)], row["size"] == "small", row["name"]))
         results = {"jax": jax.__version__, "rows": [with_roofline(row) for row in ordered], "law": laws}
-        config.out.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
+        write_json(path, results)
         write_atomically(config.out / "compile.md", compile_table.everything(results).encode())
         return results
 
@@ -166,4 +165,5 @@ def main(config: Config) -> dict[str, Any]:
 if __name__ == "__main__":
     # Without this the plugin for CUDA asks for libraries that only a GPU needs, and is left out.
     jax.config.update("jax_platforms", "cpu")
-    main(tyro.cli(Config, prog="python -m benchmarks.compile", description=__doc__))
+    with errors_told():
+        main(tyro.cli(Config, prog="python -m benchmarks.compile", description=__doc__))

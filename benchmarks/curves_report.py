@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from benchmarks.figures import GREY, PALETTE, STYLE, log_axis
 from benchmarks.tables import number, with_error
 from benchmarks.trained_estimators import TRAINED
-from experiments.runs import CONFIG, METRICS, read_metrics, save_figure, write_atomically
+from experiments.files import save_figure, write_atomically, write_json
+from experiments.runs import CONFIG, METRICS, read_metrics
 from jaxlab.estimators import ESTIMATORS
 
 TIMINGS = "seconds_a_step.json"
@@ -55,7 +56,6 @@ def in_words(measured: dict[str, Any]) -> str:
 def save_timings(directory: Path, seconds: dict[str, float], num_seeds: int) -> None:
     """Keeps seconds a step, and with how many seeds at once; earlier timings of other estimators stay."""
     path = directory / TIMINGS
-    directory.mkdir(parents=True, exist_ok=True)
     known = json.loads(path.read_text())["seconds"] if path.exists() else {}
     content = {"seeds": num_seeds, "seconds": known | seconds}
     write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
@@ -189,7 +189,7 @@ def write(directory: Path, command: str) -> list[Path]:
     timings = json.loads(path.read_text()) if path.exists() else {"seeds": 0, "seconds": {}}
     rows = results_of(curves, timings["seconds"])
     results = {"command": command, "timed_with_seeds": timings["seeds"], "rows": rows}
-    write_atomically(directory / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_json(directory / "results.json", results)
     tables = []
     for step in sorted({row["step"] for row in rows}):
         tables.append(f"### {step:,} steps\n\n{table_of([row for row in rows if row['step'] == step])}\n")

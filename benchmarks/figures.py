@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from benchmarks.labels import Label, Points, beside, place
 from benchmarks.tables import number
+from experiments.files import save_figure
 
 MAIN_PROBLEM = "vae_trained"
 #: Okabe and Ito's palette without its yellow, which is too light for text: told apart by eyes of every kind.
@@ -54,7 +55,7 @@ def draw(results: dict[str, Any], directory: Path) -> list[Path]:
             figure = make(title, rows, looks_of(rows))
             if figure is not None:
                 paths.append(directory / file_name)
-                figure.savefig(paths[-1], dpi=150)
+                save_figure(paths[-1], figure)
     return paths
 
 

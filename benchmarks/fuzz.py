@@ -37,6 +37,7 @@ from rich.markup import escape
 
 from benchmarks.damage import Kind, damaged
 from benchmarks.damaged_files import KINDS
+from experiments.files import errors_told, write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "fuzz.json"
 SECONDS = 10
@@ -182,9 +183,10 @@ def main(config: Config) -> int:
         for entry in lost[:5]:
             rich.print(f"  number {entry.number}: {escape(entry.why)}")
         ordered = {known.name: table[known.name] for known in KINDS if known.name in table}
-        config.out.write_text(json.dumps(ordered, indent=2) + "\n")
+        write_atomically(config.out, (json.dumps(ordered, indent=2) + "\n").encode())
     return all_lost
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Config, description=__doc__)) > 0)
+    with errors_told():
+        sys.exit(main(tyro.cli(Config, description=__doc__)) > 0)

@@ -11,7 +11,6 @@ one declared biased whose bias no problem shows) is a contradiction, and makes t
 
 import datetime
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -35,6 +34,7 @@ from benchmarks import figures, tables
 from benchmarks.measure import Summary, quantities, rounding_of, seconds_a_step, summary_of_variant, timed_call
 from benchmarks.problems import PROBLEMS, Problem, Source
 from benchmarks.variants import Variant, all_variants, described, reference
+from experiments.files import errors_told, write_json
 from experiments.images import DataError, Name
 from jaxlab.estimators import ESTIMATORS
 
@@ -290,8 +290,7 @@ def main(settings: Settings) -> int:
     except (DataError, SettingsError) as error:
         console.print(f"[bold red]{error}[/]", highlight=False)
         return 2
-    settings.directory.mkdir(parents=True, exist_ok=True)
-    (settings.directory / "gradient_variance.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(settings.directory / "gradient_variance.json", results)
     paths = figures.draw(results, settings.directory)
     console.print(f"written: gradient_variance.json and {len(paths)} figures in {settings.directory}")
     for words in results["contradictions"]:
@@ -300,13 +299,14 @@ def main(settings: Settings) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(
-            tyro.cli(
-                Settings,
-                prog="python -m benchmarks.gradient_variance",
-                description=__doc__,
-                config=(tyro.conf.FlagCreatePairsOff,),
+    with errors_told():
+        sys.exit(
+            main(
+                tyro.cli(
+                    Settings,
+                    prog="python -m benchmarks.gradient_variance",
+                    description=__doc__,
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
             )
         )
-    )

@@ -43,6 +43,7 @@ from benchmarks.speed_recurrent import (
     ours,
     ours_ordered,
 )
+from experiments.files import errors_told, write_json
 from jaxlab import quantize, recurrent, smooth
 from jaxlab.quantize._sums import sums_by_products, sums_by_segments
 
@@ -280,12 +281,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     }
     if given.only in "share of wrong codes":
         results["share of wrong codes"] = wrong_codes()
-    text = json.dumps(results, indent=1)
-    print(text)
+    print(json.dumps(results, indent=1))
     if given.out is not None:
-        given.out.write_text(text + "\n")
+        write_json(given.out, results)
     return results
 
 
 if __name__ == "__main__":
-    main()
+    with errors_told():
+        main()

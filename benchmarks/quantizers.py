@@ -24,8 +24,9 @@ import tyro
 from jax import lax
 from rich.table import Table
 
+from experiments.files import errors_told, write_atomically, write_json
 from experiments.images import Labelled
-from experiments.runs import Run, progress, write_atomically
+from experiments.runs import Run, progress
 from experiments.vqvae_pixelcnn.model import Model, QuantizerName, VqVae, quantizer_of
 from experiments.vqvae_pixelcnn.train import Data, built, load
 from jaxlab import quantize
@@ -213,7 +214,7 @@ def summary(values: list[float]) -> str:
 def write_table(config: Config, rows: list[dict[str, Any]]) -> None:
     """Writes the rows as JSON and as a table, with the budget above it."""
     about = {"budget": budget(config), "cores": os.cpu_count(), "jax": jax.__version__, "rows": rows}
-    write_atomically(config.out / "quantizers.json", (json.dumps(about, indent=1) + "\n").encode())
+    write_json(config.out / "quantizers.json", about)
     header = ("quantizer", *MEASURES.values(), "CPU ms a step")
     lines = [
         f"{config.data.name}, {config.num_seeds} seeds, {config.num_steps:,} steps of {config.batch_size} images,"
@@ -236,7 +237,6 @@ def write_table(config: Config, rows: list[dict[str, Any]]) -> None:
 def main(config: Config) -> list[dict[str, Any]]:
     """Trains and measures quantizers; writes the table after each, and keeps the rows of earlier calls."""
     train, test = load(config.data)
-    config.out.mkdir(parents=True, exist_ok=True)
     by_name = earlier_rows(config)
     for name in config.names:
         by_name[name] = measured(config, name, train, test)
@@ -245,4 +245,5 @@ def main(config: Config) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with errors_told():
+        main(tyro.cli(Config, description=__doc__))

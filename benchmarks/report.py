@@ -18,6 +18,7 @@ import tyro
 
 from benchmarks import compile_table, curves_report, platform_table, tables
 from benchmarks.figures import MAIN_PROBLEM
+from experiments.files import errors_told, write_atomically
 
 ROOT = Path(__file__).parent.parent
 BEGIN = "<!-- table:gradient_variance -->"
@@ -178,19 +179,20 @@ def main(settings: Settings) -> int:
     if settings.check:
         print(f"{settings.readme.name} is not what was measured: run python -m benchmarks.report", file=sys.stderr)
         return 1
-    settings.readme.write_text(wanted, encoding="utf-8")
+    write_atomically(settings.readme, wanted.encode())
     print(f"{settings.readme.name} rewritten")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(
-            tyro.cli(
-                Settings,
-                prog="python -m benchmarks.report",
-                description=__doc__,
-                config=(tyro.conf.FlagCreatePairsOff,),
+    with errors_told():
+        sys.exit(
+            main(
+                tyro.cli(
+                    Settings,
+                    prog="python -m benchmarks.report",
+                    description=__doc__,
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
             )
         )
-    )

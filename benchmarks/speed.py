@@ -8,7 +8,6 @@ Each line is a ratio: the two functions are compiled and timed in turn, A B A B 
 in one process; the ratio is the median over the rounds, with the quartiles beside it. The machine's own speed cancels.
 """
 
-import json
 import os
 import platform
 import subprocess
@@ -26,6 +25,7 @@ from rich.table import Table
 
 from benchmarks import speed_estimators, speed_recurrent, speed_smooth
 from benchmarks.comparison import measure
+from experiments.files import errors_told, write_json
 
 #: Each has lines(), peer_lines() beside other libraries, and perhaps memory().
 GROUPS: tuple[Any, ...] = (speed_estimators, speed_recurrent, speed_smooth)
@@ -89,10 +89,10 @@ def main(config: Config) -> dict[str, Any]:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "speed.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(config.out / "speed.json", results)
     return results
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with errors_told():
+        main(tyro.cli(Config, description=__doc__))

@@ -8,7 +8,6 @@ line is a ratio of times, measured in turn in one process on all cores. A traini
 gradient, and AdamW; ours and torch's have dropout of 0.1.
 """
 
-import json
 import os
 import platform
 import tempfile
@@ -31,6 +30,7 @@ from rich.table import Table
 from benchmarks.comparison import Comparison, measure
 from experiments.bert import model, weights
 from experiments.bert.memory import keep_freed_memory
+from experiments.files import errors_told, write_json
 
 SIZES = model.Config(30_522, 384, 6, 12, 1536)
 BATCH, LENGTH = 32, 128
@@ -225,11 +225,11 @@ def main(config: Config) -> dict[str, Any]:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "speed_bert.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(config.out / "speed_bert.json", results)
     return results
 
 
 if __name__ == "__main__":
     keep_freed_memory()
-    main(tyro.cli(Config, description=__doc__))
+    with errors_told():
+        main(tyro.cli(Config, description=__doc__))

@@ -7,7 +7,6 @@ A step is what one does in training: codes and values of 32,768 vectors of 64 fe
 moving averages of the codebook. The lines are ratios of times, as those of ``benchmarks.speed``.
 """
 
-import json
 import os
 import platform
 import subprocess
@@ -26,6 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.comparison import Comparison, measure
+from experiments.files import errors_told, write_json
 from jaxlab import quantize
 
 VECTORS, FEATURES, DECAY, COMMITMENT = 32_768, 64, 0.99, 0.25
@@ -192,10 +192,10 @@ def main(config: Config) -> dict[str, Any]:
         "jax": jax.__version__,
         "python": platform.python_version(),
     }
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "speed_quantize.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(config.out / "speed_quantize.json", results)
     return results
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with errors_told():
+        main(tyro.cli(Config, description=__doc__))

@@ -9,7 +9,6 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import sys
 import types
@@ -23,6 +22,7 @@ import numpy as np
 import rich
 
 from benchmarks.comparison import Comparison, measure
+from experiments.files import write_json
 from jaxlab import metrics, smooth
 from jaxlab._sorting import argsort
 
@@ -203,8 +203,7 @@ def main(rounds: int = 9, out: Path = Path("benchmarks/results")) -> None:
         "load": os.getloadavg(),
         "versions": versions,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "speed_smooth.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(out / "speed_smooth.json", results)
 
 
 if __name__ == "__main__":

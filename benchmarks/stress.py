@@ -12,7 +12,6 @@ parameters or metrics than the one that was left alone, by a single bit.
 
 import dataclasses
 import functools
-import json
 import os
 import shutil
 import subprocess
@@ -31,8 +30,9 @@ import rich
 import tyro
 
 from experiments.checkpoints import damage_of
+from experiments.files import errors_told, write_json
 from experiments.images import load_labelled
-from experiments.runs import CHECKPOINTS, EVENTS, METRICS, Run, write_atomically
+from experiments.runs import CHECKPOINTS, EVENTS, METRICS, Run
 
 ROOT = Path(__file__).parent.parent
 RATE, BATCH_SIZE, HIDDEN = 1e-2, 32, 32
@@ -213,12 +213,13 @@ def main(settings: Settings) -> Counts:
         counts = stress(settings.kills, Path(directory), np.random.default_rng(settings.seed))
     rich.print(counts)
     result = {"jax": jax.__version__, "seed": settings.seed} | counts._asdict()
-    write_atomically(settings.out, (json.dumps(result, indent=1) + "\n").encode())
+    write_json(settings.out, result)
     return counts
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["train"]:
-        train(tyro.cli(Training, args=sys.argv[2:]))
-    else:
-        sys.exit(main(tyro.cli(Settings, description=__doc__)).lost > 0)
+    with errors_told():
+        if sys.argv[1:2] == ["train"]:
+            train(tyro.cli(Training, args=sys.argv[2:]))
+        else:
+            sys.exit(main(tyro.cli(Settings, description=__doc__)).lost > 0)

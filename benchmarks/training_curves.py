@@ -49,8 +49,9 @@ from benchmarks.binary_vae import (
 )
 from benchmarks.trained_estimators import TRAINED, trainings
 from experiments import images
+from experiments.files import RunError, errors_told
 from experiments.images import DataError, Name
-from experiments.runs import Run, RunError, progress
+from experiments.runs import Run, progress
 
 RUNS = Path(__file__).parent.parent / "build" / "training_curves"
 #: Of what is measured: the same images and draws for every model.
@@ -318,4 +319,5 @@ def train_or_time(settings: Settings, console: Console) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Settings, description=__doc__)))
+    with errors_told():
+        sys.exit(main(tyro.cli(Settings, description=__doc__)))

@@ -9,6 +9,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
+from experiments.files import write_atomically
+
 CHECKSUMS = "checksums.json"
 #: Orbax writes these after the sums are taken; restoring does not look into them.
 UNSUMMED = {"_CHECKPOINT_METADATA", "commit_success.txt"}
@@ -42,7 +44,7 @@ def seal(file: Path) -> None:
     """Writes the checksum of a file beside it, to be looked at by :func:`check`."""
     with file.open("rb") as content:
         found = {file.name: hashlib.file_digest(content, "sha256").hexdigest()}
-    (file.parent / CHECKSUMS).write_text(json.dumps(found) + "\n")
+    write_atomically(file.parent / CHECKSUMS, (json.dumps(found) + "\n").encode())
 
 
 def check(file: Path) -> None:

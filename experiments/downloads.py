@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.files import explained
+
 MAXIMAL_NUM_BYTES = 2**26  # 64 MiB: the largest file of any experiment has 47 MB
 
 
@@ -36,6 +38,7 @@ def download(url: str, sha256: str, destination: Path, open_url: Callable = urll
       DataError: for an address without https, or one that leads to such an address; for content that is too large, no
         gzip file where one is wanted, or not the expected one.
       OSError: if the address cannot be read.
+      RunError: if the destination cannot be written.
     """
     with open_url(only_https(url), timeout=60) as response:
         only_https(response.geturl())  # it may have been sent on to another address
@@ -47,16 +50,17 @@ def download(url: str, sha256: str, destination: Path, open_url: Callable = urll
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise DataError(f"{url}: the content is not the expected one (SHA-256 {found} instead of {sha256}); not kept")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside its destination and renamed: no reader ever sees half a file, nor a process that was killed.
-    with tempfile.NamedTemporaryFile(dir=destination.parent, delete=False) as file:
-        try:
-            file.write(content)
-            file.close()
-            os.replace(file.name, destination)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    # Not write_atomically: each of several processes reads what it has fetched.
+    with explained(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=destination.parent, delete=False) as file:
+            try:
+                file.write(content)
+                file.close()
+                os.replace(file.name, destination)
+            except BaseException:
+                os.unlink(file.name)
+                raise
     return destination
 
 

@@ -22,13 +22,11 @@ values belong in the metrics: neither seconds nor dates.
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
-import io
 import json
+import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -41,26 +39,24 @@ from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments import devices
+from experiments import devices, files
 from experiments.checkpoints import CHECKSUMS, LAYOUT, checksums, damage_of, described, placed
+from experiments.files import RunError, write_atomically
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
-#: Why a file could not be written, by error number.
-REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of the disk is used up",
-    errno.EFBIG: "a file would become larger than this process may write (ulimit -f)",
-    errno.EROFS: "it lies on a file system that is read-only",
-    errno.EACCES: "it may not be written by this user",
-    errno.EPERM: "it may not be written by this user",
-}
 
 
-class RunError(Exception):
-    """A run that cannot go on as it is; the message says what to do."""
+def is_raised(record: logging.LogRecord) -> bool:
+    """Whether orbax logs an error: it logs each in every thread that meets it, with all it was called by, and raises it
+    at the next call.
+    """
+    return record.levelno == logging.ERROR and "orbax" in record.pathname
+
+
+logging.getLogger("absl").addFilter(lambda record: not is_raised(record))
 
 
 class Run:
@@ -85,7 +81,7 @@ class Run:
         self._metrics = None
         self._events: Any = None
         try:
-            with explained(self.directory):
+            with self._explained():
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._lock = lock(self.directory) if self.is_writer else None
                 check_config(self.directory / CONFIG, config, changeable)
@@ -96,7 +92,11 @@ class Run:
                         max_to_keep=keep,  # an older one goes when a newer one is whole
                         cleanup_tmp_directories=True,  # of a process that was killed as it saved
                         enable_async_checkpointing=True,
-                        async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+                        async_options=ocp.AsyncOptions(
+                            post_finalization_callback=self._seal,
+                            # Else the threads that wait for a directory that cannot be made do so for five minutes.
+                            create_directories_asynchronously=False,
+                        ),
                     ),
                 )
         except BaseException:
@@ -112,8 +112,9 @@ class Run:
         except Exception as error:
             if kind is None:
                 raise
-            # Not instead of the error that ends the run.
-            Console(stderr=True).print(f"[bold red]{self.directory} could not be closed: {error}")
+            # Not instead of the error that ends the run, nor after one that has said the same.
+            if kind is not RunError:
+                Console(stderr=True).print(f"[bold red]{self.directory} could not be closed: {error}")
 
     def close(self) -> None:
         """Waits for the last checkpoint and closes the files.
@@ -124,7 +125,7 @@ class Run:
           RunError: if the last checkpoint or the last lines could not be written.
         """
         with contextlib.ExitStack() as stack:
-            stack.enter_context(explained(self.directory))
+            stack.enter_context(self._explained())
             stack.callback(self._unlock)
             for file in (self._events, self._metrics):
                 if file is not None:
@@ -135,7 +136,14 @@ class Run:
     def _seal(self) -> None:
         """Adds the checksums to a checkpoint whose files are written, before orbax renames it into its place."""
         for unfinished in (self.directory / CHECKPOINTS).glob("*.orbax-checkpoint-tmp*"):
-            write_atomically(unfinished / CHECKSUMS, json.dumps(checksums(unfinished)).encode())
+            with (unfinished / CHECKSUMS).open("w") as file:
+                json.dump(checksums(unfinished), file)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        then = "The checkpoints that are there are whole: when this is mended, the same command goes on from the last"
+        return files.explained(self.directory, f"{then} of them")
 
     def _unlock(self) -> None:
         if self._lock is not None:
@@ -166,7 +174,7 @@ class Run:
         if len(damaged) < len(steps):
             step = steps[len(damaged)]
             state, size = self._read(step, like)
-        with explained(self.directory):
+        with self._explained():
             for candidate in damaged:
                 self._manager.delete(candidate)
             if self.is_writer:
@@ -237,7 +245,7 @@ class Run:
         Raises:
           RunError: if this checkpoint, or the one before it, cannot be written; it says why.
         """
-        with explained(self.directory):
+        with self._explained():
             if step not in self._manager.all_steps():
                 self._save(step, state)
 
@@ -262,13 +270,13 @@ class Run:
         metrics = self._opened()
         arrays = {name: np.asarray(value, dtype=float) for name, value in values.items()}
         line = {"step": step} | {name: numbers(array.tolist()) for name, array in arrays.items()}
-        with explained(self.directory):
+        with self._explained():
             metrics.write((json.dumps(line, allow_nan=False) + "\n").encode())
             metrics.flush()
-        for name, array in arrays.items():
-            for index, value in np.ndenumerate(array):
-                summary = scalar("/".join([name, *map(str, index)]), value)
-                self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            for name, array in arrays.items():
+                for index, value in np.ndenumerate(array):
+                    summary = scalar("/".join([name, *map(str, index)]), value)
+                    self._events.write_event(Event(wall_time=time.time(), step=step, summary=summary))
 
     def _opened(self) -> Any:
         if self._metrics is None:
@@ -278,31 +286,8 @@ class Run:
     def save_figure(self, name: str, figure: Any) -> Path:
         """Writes a matplotlib figure into the directory; the suffix of ``name`` says in which format."""
         path = self.directory / name
-        save_figure(path, figure)
+        files.save_figure(path, figure)
         return path
-
-
-@contextlib.contextmanager
-def explained(directory: Path) -> Iterator[None]:
-    """Makes a full disk, or one that cannot be written, a RunError that says so.
-
-    Libraries tell the system's error in words of their own, or as the cause of their error.
-    """
-    try:
-        yield
-    except RunError:
-        raise
-    except Exception as error:
-        seen: BaseException | None = error
-        while seen is not None:
-            for number, reason in REASONS.items():
-                if getattr(seen, "errno", None) == number or os.strerror(number) in str(seen):
-                    raise RunError(
-                        f"{directory}: {reason}. The checkpoints that are there are whole: when this is mended, the"
-                        f" same command goes on from the last of them ({seen})"
-                    ) from error
-            seen = seen.__cause__ or seen.__context__
-        raise
 
 
 def as_json(config: Any) -> dict[str, Any]:
@@ -348,32 +333,6 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text().splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file so that nobody ever sees half of it, nor leaves half of it when killed.
-
-    Of several processes of JAX only the first one writes.
-    """
-    if not devices.is_first():
-        return
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-def save_figure(path: Path, figure: Any) -> None:
-    """Writes a matplotlib figure atomically, in the format that the suffix of the path says."""
-    content = io.BytesIO()
-    figure.savefig(content, format=path.suffix.removeprefix("."), dpi=150)
-    write_atomically(path, content.getvalue())
 
 
 @contextlib.contextmanager

@@ -18,9 +18,10 @@ import optax
 import pytest
 
 from benchmarks import stress
-from experiments import runs
+from experiments import files, runs
 from experiments.checkpoints import UNSUMMED
-from experiments.runs import Run, RunError, explained
+from experiments.files import RunError, explained
+from experiments.runs import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ def test_another_layout_is_refused_with_what_to_do(tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_written_says_why(tmp_path, monkeypatch):
-    """A file that may not grow stands for a full disk: libraries tell of both in the same ways."""
+    """A limit on the size of files, and errors in a library's words; disks that are full: tests/test_full_disk.py."""
     state = saved(tmp_path, 3)
 
     def write(where):
@@ -293,11 +294,11 @@ def test_figures_are_written_whole(tmp_path):
             file.write(b"half")
             raise OSError("disk full")
 
-    runs.save_figure(tmp_path / "a.png", matplotlib.figure.Figure())
+    files.save_figure(tmp_path / "a.png", matplotlib.figure.Figure())
     content = (tmp_path / "a.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     with pytest.raises(OSError, match="disk full"):
-        runs.save_figure(tmp_path / "a.png", Broken())
+        files.save_figure(tmp_path / "a.png", Broken())
     assert (tmp_path / "a.png").read_bytes() == content
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 

@@ -17,7 +17,7 @@ from experiments.bert.data import DataError
 from experiments.bert.memory import keep_freed_memory
 from experiments.bert.tokens import TokenError
 from experiments.bert.train import main
-from experiments.runs import RunError
+from experiments.files import RunError
 
 if __name__ == "__main__":
     keep_freed_memory()

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bert.checksum import crc32c, masked
+from experiments.files import write_atomically
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48  # bytes: two places of up to 20, filled up, and the magic number
@@ -268,26 +269,30 @@ def write(prefix: Path, tensors: Mapping[str, np.ndarray], *, block_bytes: int =
     """Writes a checkpoint that this module and TensorFlow read.
 
     Args:
-      prefix: the path of its files up to ``.index``; the directory must exist.
+      prefix: the path of its files up to ``.index``.
       tensors: arrays of a type of TYPES, by name.
       block_bytes: how full a block of the index gets.
     """
     numbers = {dtype: type_number for type_number, dtype in TYPES.items()}
     # One data file, little-endian, and version 1 of the format.
     items = [(b"", write_field(1, 1) + write_field(3, write_field(1, 1)))]
-    with prefix.with_name(prefix.name + ".data-00000-of-00001").open("wb") as data:
-        for name in sorted(tensors, key=str.encode):
-            array = np.ascontiguousarray(tensors[name])
-            if array.dtype.newbyteorder("<") not in numbers and array.dtype not in numbers:
-                raise ValueError(f"write: {name} has type {array.dtype}; allowed: {', '.join(map(str, numbers))}")
-            shape = b"".join(write_field(2, write_field(1, size)) for size in tensors[name].shape)
-            content = array.tobytes()
-            entry = write_field(1, numbers[array.dtype]) + write_field(2, shape)
-            entry += write_field(4, data.tell()) + write_field(5, len(content))
-            entry += bytes([6 << 3 | 5]) + struct.pack("<I", masked(crc32c(content)))
-            data.write(content)
-            items.append((name.encode(), entry))
-    prefix.with_name(prefix.name + ".index").write_bytes(write_table(items, block_bytes))
+
+    def write_data(path: Path) -> None:
+        with path.open("wb") as data:
+            for name in sorted(tensors, key=str.encode):
+                array = np.ascontiguousarray(tensors[name])
+                if array.dtype.newbyteorder("<") not in numbers and array.dtype not in numbers:
+                    raise ValueError(f"write: {name} has type {array.dtype}; allowed: {', '.join(map(str, numbers))}")
+                shape = b"".join(write_field(2, write_field(1, size)) for size in tensors[name].shape)
+                content = array.tobytes()
+                entry = write_field(1, numbers[array.dtype]) + write_field(2, shape)
+                entry += write_field(4, data.tell()) + write_field(5, len(content))
+                entry += bytes([6 << 3 | 5]) + struct.pack("<I", masked(crc32c(content)))
+                data.write(content)
+                items.append((name.encode(), entry))
+
+    write_atomically(prefix.with_name(prefix.name + ".data-00000-of-00001"), write_data)
+    write_atomically(prefix.with_name(prefix.name + ".index"), write_table(items, block_bytes))
 
 
 def write_table(items: list[tuple[bytes, bytes]], block_bytes: int) -> bytes:

@@ -11,7 +11,7 @@ import rich
 from experiments import devices
 from experiments.bert import tasks, weights
 from experiments.bert.data import Problem
-from experiments.runs import write_atomically
+from experiments.files import write_atomically
 
 if TYPE_CHECKING:
     from experiments.bert.train import Trainer, TrainState

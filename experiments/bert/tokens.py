@@ -14,6 +14,8 @@ import numpy as np
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from experiments.files import write_atomically
+
 BERT_WORDS = pre_tokenizers.BertPreTokenizer()
 SPECIAL = {"pad": "[PAD]", "unknown": "[UNK]", "first": "[CLS]", "last": "[SEP]"}
 
@@ -109,10 +111,10 @@ class Tokenizer:
     def save(self, directory: Path) -> None:
         """Writes ``tokenizer.json``, and ``vocab.txt`` if it is a vocabulary of pieces of words."""
         self._fast.no_truncation()
-        self._fast.save(str(directory / "tokenizer.json"))
+        write_atomically(directory / "tokenizer.json", lambda file: self._fast.save(str(file)))
         if isinstance(self._fast.model, models.WordPiece):
             ordered = sorted(self.vocabulary, key=self.vocabulary.__getitem__)
-            (directory / "vocab.txt").write_text("".join(token + "\n" for token in ordered), encoding="utf-8")
+            write_atomically(directory / "vocab.txt", "".join(token + "\n" for token in ordered).encode())
 
     def keep(self, tokens: list[str]) -> "Tokenizer":
         """The tokenizer of a smaller vocabulary, whose numbers are the places in ``tokens``."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +21,8 @@ from experiments.bert.fitting import after_epoch, averaged, triangle
 from experiments.bert.model import Parameters
 from experiments.bert.report import figure, report_problems, summary
 from experiments.bert.tokens import Tokens
-from experiments.runs import Run, progress, read_metrics, write_atomically
+from experiments.files import write_json
+from experiments.runs import Run, progress, read_metrics
 
 
 class TrainState(NamedTuple):
@@ -359,7 +359,7 @@ def main(config: Config) -> dict[str, Any]:
                 if step % config.save_every == 0 or place + 1 == trainer.steps_per_epoch:
                     run.save(step, state)
         result = summary(trainer, state, step)
-        write_atomically(config.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        write_json(config.out / "result.json", result)
         run.save_figure("training.png", figure(read_metrics(config.out), name, trainer.steps_per_epoch))
     rich.print(result)
     return result

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from experiments import checkpoints
 from experiments.bert.bundle import Bundle, CheckpointError
 from experiments.bert.model import Config, Encoder, Layer, Linear, MaskedHead, Norm, Parameters
+from experiments.files import write_atomically
 
 #: The name of each part of a layer in Hugging Face's files.
 LAYER_NAMES = {
@@ -336,10 +337,9 @@ def save(directory: Path, config: Config, parameters: Parameters) -> None:
     }
     if parameters.head is not None:
         described["num_labels"] = parameters.head.bias.shape[0]
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    write_atomically(directory / "model.safetensors", lambda file: save_file(tensors, file, {"format": "pt"}))
     checkpoints.seal(directory / "model.safetensors")
+    write_atomically(directory / "config.json", (json.dumps(described, indent=2) + "\n").encode())
 
 
 def saved_name(name: str, prefix: str, roberta_classifier: bool) -> str:

@@ -22,6 +22,7 @@ import tyro
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from experiments.files import errors_told, save_figure, write_json
 from jaxlab import metrics, moments
 
 Row = dict[str, Any]
@@ -249,7 +250,7 @@ def draw_figure(tables: dict[str, list[Row]], path: Path) -> None:
     right.axhline(0, color="black", linewidth=1)
     right.set(xlabel="number of weights", title="bias of the log of a mean weight")
     right.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+    save_figure(path, figure)
 
 
 def main(config: Config) -> dict[str, list[Row]]:
@@ -259,8 +260,7 @@ def main(config: Config) -> dict[str, list[Row]]:
     for key, (name, measure) in zip(keys, TABLES.items(), strict=True):
         tables[name] = measure(key, config)
         show(measure.__doc__ or name, tables[name])
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "tables.json").write_text(json.dumps(tables, indent=1) + "\n")
+    write_json(config.out / "tables.json", tables)
     draw_figure(tables, config.out / "biases.png")
     if COMMITTED.exists():
         z = largest_z(tables, json.loads(COMMITTED.read_text()))
@@ -269,4 +269,5 @@ def main(config: Config) -> dict[str, list[Row]]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with errors_told():
+        main(tyro.cli(Config, description=__doc__))

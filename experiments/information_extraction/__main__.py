@@ -7,6 +7,7 @@ from experiments import devices
 from experiments.bert.bundle import CheckpointError
 from experiments.bert.memory import keep_freed_memory
 from experiments.bert.tokens import TokenError
+from experiments.files import RunError
 from experiments.information_extraction.collect import Collection, collect
 from experiments.information_extraction.compare import Comparison, compare
 from experiments.information_extraction.config import Config
@@ -14,7 +15,6 @@ from experiments.information_extraction.data import DataError
 from experiments.information_extraction.download import Download, fetch
 from experiments.information_extraction.predict import Prediction, predict
 from experiments.information_extraction.train import main
-from experiments.runs import RunError
 
 VERBS = {
     "train": (Config, main),

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.files import save_figure, write_atomically
 from experiments.information_extraction.data import DataError
 from experiments.information_extraction.report import precision_recall
-from experiments.runs import CONFIG, read_metrics, save_figure, write_atomically
+from experiments.runs import CONFIG, read_metrics
 
 #: Settings that name a place of one machine.
 PATHS = ("out", "train", "valid", "test", "model", "start")
@@ -43,7 +44,6 @@ def collect(config: Collection) -> dict[str, Any]:
         more = {"config": kept, "training": by_epoch(read_metrics(directory), result["steps"] / kept["num_epochs"])}
         groups[re.sub(r"-?\d+$", "", directory.name)].append(result | more)
     rows = [row for name, found in groups.items() for row in rows_of(name, found)]
-    config.out.mkdir(parents=True, exist_ok=True)
     write_atomically(config.out / f"{config.name}.md", ("\n".join([*HEAD, *rows]) + "\n").encode())
     write_atomically(config.out / f"{config.name}.json", (json.dumps(groups, separators=(",", ":")) + "\n").encode())
     from matplotlib.figure import Figure

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import rich
 
+from experiments.files import write_atomically, write_json
 from experiments.information_extraction.config import Config
 from experiments.information_extraction.train import main
-from experiments.runs import write_atomically
 
 #: What differs; the first is what the others are compared with.
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -93,7 +93,7 @@ def compare(config: Comparison) -> dict[str, Any]:
             for name in others
         },
     }
-    write_atomically(config.out / f"{config.name}.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_json(config.out / f"{config.name}.json", result)
     write_atomically(config.out / f"{config.name}.md", table_of(result).encode())
     rich.print(result["means"], result["differences"])
     return result

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 from experiments import checkpoints
 from experiments.bert import model as bert
 from experiments.bert import tokens
+from experiments.files import write_atomically
 from experiments.information_extraction import dgcnn, global_pointer, pointer, settings, units
 from experiments.information_extraction.candidates import Candidates
 from experiments.information_extraction.data import DataError
@@ -261,8 +262,8 @@ def flat(parameters: Any) -> dict[str, np.ndarray]:
 
 def save(directory: Path, extractor: Extractor) -> None:
     """Writes ``extractor.json``, ``weights.safetensors``, the vocabulary or tokenizer, and the prior."""
-    directory.mkdir(parents=True, exist_ok=True)
-    save_file(flat(extractor.parameters), directory / "weights.safetensors")
+    weights = flat(extractor.parameters)
+    write_atomically(directory / "weights.safetensors", lambda file: save_file(weights, file))
     checkpoints.seal(directory / "weights.safetensors")
     written = {
         "sizes": dataclasses.asdict(extractor.sizes) | {"options": extractor.sizes.options._asdict()},
@@ -277,8 +278,8 @@ def save(directory: Path, extractor: Extractor) -> None:
         extractor.tokenizer.save(directory)
     if extractor.prior is not None:
         entries = [[*pair, counts] for pair, counts in extractor.prior.counts.items()]
-        (directory / "prior.json").write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")
-    (directory / settings.FILE).write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_atomically(directory / "prior.json", (json.dumps(entries, ensure_ascii=False) + "\n").encode())
+    write_atomically(directory / settings.FILE, (json.dumps(written, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def load(directory: Path) -> Extractor:

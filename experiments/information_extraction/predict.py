@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.files import write_atomically
 from experiments.information_extraction import model
 from experiments.information_extraction.data import DataError, Example
 from experiments.information_extraction.reader import Reader
 from experiments.information_extraction.report import described
-from experiments.runs import write_atomically
 
 
 @dataclass(frozen=True)

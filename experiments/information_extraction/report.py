@@ -10,10 +10,10 @@ import numpy as np
 import rich
 
 from experiments import devices
+from experiments.files import write_atomically
 from experiments.information_extraction import model, protocols
 from experiments.information_extraction.data import Mention, Problem
 from experiments.information_extraction.protocols import Truth
-from experiments.runs import write_atomically
 
 if TYPE_CHECKING:
     from experiments.information_extraction.reader import Encoded

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from experiments import devices
 from experiments.bert import pretrained, tokens
 from experiments.bert.fitting import after_epoch, averaged, triangle
 from experiments.bert.train import batch_rows
+from experiments.files import write_json
 from experiments.information_extraction import augment, data, model, pointer, protocols, soft_f1, units
 from experiments.information_extraction.config import TINY, TINY_BERT, Config
 from experiments.information_extraction.data import DataError, Mention
@@ -25,7 +25,7 @@ from experiments.information_extraction.protocols import Truth
 from experiments.information_extraction.reader import Encoded, Reader
 from experiments.information_extraction.report import figures, problems_of, summary
 from experiments.information_extraction.units import Vocabulary
-from experiments.runs import Run, progress, read_metrics, write_atomically
+from experiments.runs import Run, progress, read_metrics
 
 
 class TrainState(NamedTuple):
@@ -317,7 +317,7 @@ def main(config: Config) -> dict[str, Any]:
                 if evaluated or step % config.save_every == 0:
                     run.save(step, state)
         result = summary(trainer, state, step)
-        write_atomically(config.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        write_json(config.out / "result.json", result)
         figures(run, trainer, read_metrics(config.out))
     rich.print({name: result[name] for name in ("best_epoch", "thresholds", "test")})
     return result

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.bert.tokens import Tokenizer
+from experiments.files import write_atomically
 from experiments.information_extraction.data import DataError, Example, Mention, Place, located, units_of
 
 #: Hashed parts of a unit: beginnings and ends of up to 3 characters, the whole without capitals, and its shape.
@@ -102,7 +103,8 @@ class Vocabulary(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Writes the units and words in their order."""
-        path.write_text(json.dumps({"units": [*self.units], "words": [*self.words]}, ensure_ascii=False) + "\n")
+        content = json.dumps({"units": [*self.units], "words": [*self.words]}, ensure_ascii=False)
+        write_atomically(path, (content + "\n").encode())
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":

@@ -24,10 +24,11 @@ from rich.table import Table
 
 from experiments import devices
 from experiments.devices import BATCH
+from experiments.files import save_figure, write_atomically, write_json
 from experiments.onlstm import sentences
 from experiments.onlstm.model import Classifier, Encoder
 from experiments.onlstm.sentences import Examples, Packed, Split
-from experiments.runs import Run, progress, save_figure, write_atomically
+from experiments.runs import Run, progress
 
 ENCODERS = ("lstm", "ordered", "inclusive", "input_only", "transformer")
 
@@ -213,7 +214,7 @@ def main(task: Task, config: Config, directory: Path) -> dict[str, Any]:
                         run.save(step, state)
         by_bin = accuracies(state.parameters, data.test, task, shape)
         result = {"encoder": config.encoder, "seed": config.seed, "epochs": config.num_epochs, "accuracy": by_bin}
-        write_atomically(file, (json.dumps(result, indent=1) + "\n").encode())
+        write_json(file, result)
     return result
 
 
@@ -351,7 +352,7 @@ def load_summary(file: Path) -> dict[str, Any]:
 def report(summary: dict[str, Any], out: Path) -> None:
     """Writes numbers, table and figure: ``NAME-EPOCHS-epochs`` with suffixes json, md and png."""
     name = f"{summary['task']}-{summary['epochs']}-epochs"
-    write_atomically(out / f"{name}.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(out / f"{name}.json", summary)
     write_atomically(out / f"{name}.md", markdown_of(summary).encode())
     save_figure(out / f"{name}.png", figure_of(summary))
 

@@ -25,8 +25,8 @@ import rich
 import tyro
 from rich.table import Table
 
+from experiments.files import errors_told, save_figure, write_atomically, write_json
 from experiments.onlstm import corpus, language, parse
-from experiments.runs import save_figure, write_atomically
 
 # What differs from the ordered LSTM of the paper.
 CONTROLS: dict[str, dict[str, Any]] = {
@@ -172,14 +172,13 @@ def figure_of(summary: dict[str, Any]) -> Any:
 
 def report(summary: dict[str, Any], out: Path) -> None:
     """Writes numbers, tables and figure: ``controls`` with suffixes json, md and png."""
-    write_atomically(out / "controls.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(out / "controls.json", summary)
     write_atomically(out / "controls.md", markdown_of(summary).encode())
     save_figure(out / "controls.png", figure_of(summary))
 
 
 def main(arguments: Arguments) -> dict[str, Any]:
     """Trains what is not trained yet, seed after seed, and reports after each model; returns the numbers."""
-    arguments.out.mkdir(parents=True, exist_ok=True)
     settings = language.TINY if arguments.tiny else arguments.model
     names = ("num_layers", "hidden_dim", "embedding_dim", "chunk_size", "num_epochs", "window", "batch_size")
     summary: dict[str, Any] = {
@@ -207,4 +206,5 @@ def main(arguments: Arguments) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments, description=__doc__))
+    with errors_told():
+        main(tyro.cli(Arguments, description=__doc__))

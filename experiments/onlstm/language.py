@@ -29,9 +29,10 @@ import rich
 from flax import linen as nn
 
 from experiments import devices
+from experiments.files import errors_told, write_atomically, write_json
 from experiments.onlstm import corpus, parse
 from experiments.onlstm.model import RecurrentLayer, zero_carry
-from experiments.runs import Run, progress, write_atomically
+from experiments.runs import Run, progress
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ def main(config: Config) -> dict[str, Any]:
                 if step % config.save_every == 0 or step == len(plan):
                     run.save(step, state)
         result = {"epochs": config.num_epochs} | summary(state, model, data, valid, test)
-        write_atomically(config.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+        write_json(config.out / "result.json", result)
     rich.print(result)
     return result
 
@@ -384,4 +385,5 @@ def load_model(directory: Path) -> Trained:
 
 
 if __name__ == "__main__":
-    main(devices.command_line(Config, __doc__))
+    with errors_told():
+        main(devices.command_line(Config, __doc__))

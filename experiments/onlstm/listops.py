@@ -18,6 +18,7 @@ from pathlib import Path
 import tyro
 
 from experiments import devices
+from experiments.files import errors_told
 from experiments.onlstm import classification, listops_data
 from experiments.onlstm.classification import Arguments, Config, Task
 from experiments.onlstm.sentences import Split, split_examples
@@ -64,4 +65,5 @@ class ListopsArguments(Arguments):
 
 
 if __name__ == "__main__":
-    classification.compare(LISTOPS, devices.command_line(ListopsArguments, __doc__))
+    with errors_told():
+        classification.compare(LISTOPS, devices.command_line(ListopsArguments, __doc__))

@@ -19,6 +19,7 @@ from pathlib import Path
 import rich
 
 from experiments import devices
+from experiments.files import errors_told
 from experiments.onlstm import classification, logic_data
 from experiments.onlstm.classification import Arguments, Config, Task
 from experiments.onlstm.sentences import Split, split_examples
@@ -57,4 +58,5 @@ class LogicArguments(Arguments):
 
 
 if __name__ == "__main__":
-    classification.compare(LOGIC, devices.command_line(LogicArguments, __doc__))
+    with errors_told():
+        classification.compare(LOGIC, devices.command_line(LogicArguments, __doc__))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import tyro
 
+from experiments.files import errors_told, write_atomically
 from experiments.onlstm import sentences
 from experiments.onlstm.sentences import Examples
 
@@ -195,12 +196,12 @@ class Config:
 
 def main(config: Config) -> None:
     """Writes the files."""
-    config.out.mkdir(parents=True, exist_ok=True)
     for part, pairs in zip(("train", "test"), generate(config.seed, config.num_draws), strict=True):
         for number in range(MAXIMAL_BIN + 1):
             lines = ["\t".join(pair) + "\n" for pair in pairs if pair.num_operators() == number]
-            (config.out / f"{part}{number}").write_text("".join(lines))
+            write_atomically(config.out / f"{part}{number}", "".join(lines).encode())
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with errors_told():
+        main(tyro.cli(Config, description=__doc__))

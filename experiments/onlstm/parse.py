@@ -7,7 +7,6 @@ With ``--runs``, the trees of trained models beside them (``experiments.onlstm.l
 each layer, by the unbiased parser and by the paper's; the plain LSTM's go the same way.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.files import errors_told, save_figure, write_json
 from experiments.onlstm.corpus import Sentence, padded
 from jaxlab import ordered
 
@@ -167,7 +167,6 @@ def main() -> None:
     arguments = parser.parse_args()
     sentences = corpus.load(arguments.data).test
     rows = baselines(sentences)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     for directory in arguments.runs:
         model = language.load_model(directory)
         found = model_scores(sentences, model.vocabulary, model.distances)
@@ -178,14 +177,12 @@ def main() -> None:
     for name, scores in rows.items():
         table.add_row(name, f"{scores['sentence_f1']:.1f}", f"{scores['corpus_f1']:.1f}")
     rich.print(table)
-    (arguments.out / "scores.json").write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(arguments.out / "scores.json", rows)
 
 
 def draw_sentence(model: Any, words: tuple[str, ...], path: Path) -> None:
     """The trees of one sentence by both parsers, of the last layer's distances."""
     from matplotlib.figure import Figure
-
-    from experiments.runs import save_figure
 
     batch = [Sentence(words, frozenset())]
     numbers, lengths, _ = map(jnp.asarray, padded(batch, model.vocabulary, size_of(batch)))
@@ -203,4 +200,5 @@ def draw_sentence(model: Any, words: tuple[str, ...], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with errors_told():
+        main()

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import tyro
 
+from experiments.files import errors_told, save_figure, write_atomically
 from experiments.onlstm import classification, controls
-from experiments.runs import save_figure
 
 HERE = Path(__file__).parent
 
@@ -71,9 +71,10 @@ def main(settings: Settings) -> int:
     new = written(text, settings.results, draw=not settings.check)
     if settings.check:
         return int(text != new)
-    settings.readme.write_text(new)
+    write_atomically(settings.readme, new.encode())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Settings, description=__doc__)))
+    with errors_told():
+        sys.exit(main(tyro.cli(Settings, description=__doc__)))

@@ -10,7 +10,6 @@ on the smooth F1 of each batch, or on the smooth F1 linearised around a running 
 with it.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from sklearn.datasets import load_digits
 
 from experiments import devices
 from experiments.devices import BATCH
-from experiments.runs import save_figure, write_atomically
+from experiments.files import errors_told, save_figure, write_json
 from jaxlab import metrics
 
 
@@ -220,11 +219,11 @@ def main(config: Config) -> dict[str, tuple[float, float]]:
         table.add_row(name, f"{values.mean():.4f} ± {errors[0]:.4f}", f"{change:+.4f} ± {errors[1]:.4f}")
     rich.print(f"{y.sum()} positives of {len(y)}, {config.num_seeds} seeds")
     rich.print(table)
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.out / "results.json", (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(config.out / "results.json", summary)
     save_figure(config.out / "f1.png", figure_of(curves, config))
     return summary
 
 
 if __name__ == "__main__":
-    main(devices.command_line(Config, __doc__))
+    with errors_told():
+        main(devices.command_line(Config, __doc__))

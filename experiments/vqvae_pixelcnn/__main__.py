@@ -4,8 +4,8 @@ import json
 import sys
 
 from experiments import devices
+from experiments.files import RunError
 from experiments.images import DataError
-from experiments.runs import RunError
 from experiments.vqvae_pixelcnn.evaluate import Evaluation, evaluate
 from experiments.vqvae_pixelcnn.fit_prior import PriorConfig, fit_prior
 from experiments.vqvae_pixelcnn.sample import Sampling, sample

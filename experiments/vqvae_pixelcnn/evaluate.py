@@ -1,6 +1,5 @@
 """What auto-encoder and prior are worth on the test images: error, use of the codes, bits; and figures."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.runs import save_figure, write_atomically
+from experiments.files import save_figure, write_json
 from experiments.vqvae_pixelcnn.coding import by_frequency, by_prior, decoded, encoded
 from experiments.vqvae_pixelcnn.fit_prior import fitted, prior_config_at
 from experiments.vqvae_pixelcnn.model import VqVae, quantizer_of
@@ -144,8 +143,7 @@ def evaluate(config: Evaluation) -> dict[str, Any]:
             prior_config.prior: coded_bits(few, coder_of_prior),
         },
     }
-    config.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.out / "evaluation.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_json(config.out / "evaluation.json", results)
     pairs = np.stack([test.images[:20] / 255.0, pictures[:20]], 0).reshape(2, 2, 10, *test.images.shape[1:])
     pairs = pairs.transpose(1, 0, 2, 3, 4, 5).reshape(40, *test.images.shape[1:])
     save_figure(config.out / "reconstructions.png", shown(pairs, 10, "test images above their reconstructions"))

@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import devices
 from experiments.devices import BATCH
-from experiments.runs import CONFIG, Run, RunError, progress
+from experiments.files import RunError
+from experiments.runs import CONFIG, Run, progress
 from experiments.vqvae_pixelcnn.priors import PRIORS, PriorName, log_prob
 from experiments.vqvae_pixelcnn.train import codes_of, config_at, load, trained
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.runs import save_figure
+from experiments.files import save_figure
 from experiments.vqvae_pixelcnn.fit_prior import fitted, prior_config_at
 from experiments.vqvae_pixelcnn.priors import NUM_CLASSES, draw
 from experiments.vqvae_pixelcnn.train import codes_of, config_at, images_of, load, trained
@@ -58,6 +58,5 @@ def sample(config: Sampling) -> dict[str, Any]:
     drawing = jax.jit(lambda key, labels: draw(prior, params, key, labels, config.temperature))
     codes = drawing(jax.random.key(config.seed), jnp.asarray(labels))
     pictures = images_of(functions, state, np.asarray(codes))
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     save_figure(config.out, shown(pictures, 10, f"{prior_config.prior}: samples, one class a row"))
     return {"figure": str(config.out), "different_grids": len(np.unique(np.asarray(codes), axis=0))}

@@ -15,8 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import devices
 from experiments.devices import BATCH, MODEL
+from experiments.files import RunError
 from experiments.images import Labelled, load_labelled
-from experiments.runs import CONFIG, Run, RunError, progress
+from experiments.runs import CONFIG, Run, progress
 from experiments.vqvae_pixelcnn.model import NOISY, Model, TrainState, VqVae, vqvae
 
 

@@ -311,7 +311,7 @@ def test_progress_counts_on_from_where_it_was(capsys):
 
 def test_killed_at_random_and_resumed_is_the_same_bit_for_bit(tmp_path):
     """Planted and found: metrics that are not cut back when a run is resumed."""
-    counts = stress.stress(3, tmp_path, np.random.default_rng(1))
+    counts = stress.stress(3, tmp_path, np.random.default_rng(1), num_steps=80)
     assert counts.kills == 3
     assert counts.damaged_latest == 0
     assert counts.lost == 0

@@ -191,11 +191,10 @@ def reason_of(triple: protocols.Triple, others: set[protocols.Triple]) -> str:
     return "nothing like it"
 
 
-def figures(run: "Run", trainer: "Trainer", metrics: list[dict[str, Any]]) -> None:
+def figures(run: "Run", trainer: "Trainer", result: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
     """Writes ``training.png``: loss and F1 by epoch; and ``precision_recall.png``."""
     from matplotlib.figure import Figure
 
-    result = json.loads((trainer.config.out / "result.json").read_text())
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, name, label in ((left, "loss", "training loss"), (right, "valid_f1", "F1 of the validation")):

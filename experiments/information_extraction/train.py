@@ -318,6 +318,6 @@ def main(config: Config) -> dict[str, Any]:
                     run.save(step, state)
         result = summary(trainer, state, step)
         write_json(config.out / "result.json", result)
-        figures(run, trainer, read_metrics(config.out))
+        figures(run, trainer, result, read_metrics(config.out))
     rich.print({name: result[name] for name in ("best_epoch", "thresholds", "test")})
     return result

@@ -54,7 +54,8 @@ def mounted(place, options):
     try:
         yield place
     finally:
-        subprocess.run(["umount", os.fspath(place)], check=True)
+        # At once, and for good as soon as no file of it is open any more.
+        subprocess.run(["umount", "--lazy", os.fspath(place)], check=True)
 
 
 @pytest.fixture
@@ -287,7 +288,7 @@ def test_an_experiment_ends_with_the_reason_and_goes_on(disk):
     command += [f"--{name}={value}" for name, value in settings.items()]
 
     def run():
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
         return found.returncode, found.stderr
 
     # The names of one checkpoint and of a part of the next.

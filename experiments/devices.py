@@ -32,9 +32,9 @@ BATCH, MODEL = "batch", "model"
 
 #: Below the description of every command.
 HELP = """Several processes: add --distributed to the same command in each of them. Slurm, TPU pods, Kubernetes and
-Open MPI say by themselves who is who (Slurm and Open MPI want one process for each GPU); elsewhere add --coordinator
-HOST:PORT (of the first process, a port that is free there), --num-processes N and --process I (from 0 on). All of them
-need the same directories."""
+Open MPI say by themselves who is who (Slurm and Open MPI want one process for each GPU); elsewhere add
+--coordinator HOST:PORT (of the first process, a port that is free there), --num-processes N and --process I (from 0
+on). All of them need the same directories."""
 
 
 def command_line(config: Any, description: str | None) -> Any:

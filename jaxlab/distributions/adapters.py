@@ -118,7 +118,7 @@ class AdaptedEnumerable(NamedTuple):
         assert values is not None  # else the adapter would have been another class
         shape = self.distribution.batch_shape
         states = product_states("AdaptedEnumerable.support", len(values), math.prod(shape))
-        return jnp.take(values, states.reshape(-1, *shape))
+        return jnp.take(values, states.reshape(len(states), *shape))
 
 
 def _adapted(distribution: Any, has_path: bool) -> Adapted | AdaptedReparameterizable | AdaptedEnumerable:

@@ -1,5 +1,6 @@
 """Random variables of finitely many values: bits and categories."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -232,7 +233,7 @@ class Bernoulli(NamedTuple):
         """
         logits = jnp.asarray(self.logits)
         states = product_states("Bernoulli.support", 2, logits.size)
-        return states.reshape(-1, *logits.shape).astype(logits.dtype)
+        return states.reshape(len(states), *logits.shape).astype(logits.dtype)
 
 
 class Categorical(NamedTuple):
@@ -273,9 +274,9 @@ class Categorical(NamedTuple):
           Exact, in both arguments: :math:`z - \mathrm{softmax}(\phi)` for the logits of a one-hot z.
 
         Raises:
-          ValueError: if ``value`` has not the shape of ``logits``.
+          ValueError: if ``value`` has not the shape of ``logits``, or there is no category.
         """
-        _check.same_shape("Categorical.log_prob", value=value, logits=self.logits)
+        self._check("log_prob", value=value)
         return jnp.sum(weighted(widen(value), self.log_probabilities())).astype(self.logits.dtype)
 
     @jit()
@@ -297,14 +298,14 @@ class Categorical(NamedTuple):
     @jit(positive=("temperature",))
     def soften(self, perturbed: Float[Array, "*shape k"], *, temperature: ScalarLike = 1.0) -> Float[Array, "*shape k"]:
         r"""The Gumbel-softmax draw :math:`\mathrm{softmax}(z / \lambda)`, rows summing to 1. Gradient: exact."""
-        _check.same_shape("Categorical.soften", perturbed=perturbed, logits=self.logits)
+        self._check("soften", perturbed=perturbed)
         log_soft = log_softmax_at(perturbed, temperature=temperature, axis=-1)
         return jnp.exp(log_soft).astype(self.logits.dtype)
 
     @jit()
     def harden(self, perturbed: Float[Array, "*shape k"]) -> Float[Array, "*shape k"]:
         """The one-hot argmax of each row, the first one on ties. Gradient: none, a constant."""
-        _check.same_shape("Categorical.harden", perturbed=perturbed, logits=self.logits)
+        self._check("harden", perturbed=perturbed)
         return jax.nn.one_hot(jnp.argmax(perturbed, -1), perturbed.shape[-1], dtype=self.logits.dtype)
 
     @jit()
@@ -315,9 +316,9 @@ class Categorical(NamedTuple):
           Exact along this path, with the categories held fixed; none reaches ``value``.
 
         Raises:
-          ValueError: if ``value`` has not the shape of ``logits``.
+          ValueError: if ``value`` has not the shape of ``logits``, or there is no category.
         """
-        _check.same_shape("Categorical.perturb_given", value=value, logits=self.logits)
+        self._check("perturb_given", value=value)
         return gumbel.conditional_gumbel(key, self.logits, jnp.argmax(value, -1))
 
     @jit()
@@ -331,9 +332,9 @@ class Categorical(NamedTuple):
           As above, to first order (a second derivative raises TypeError); none reaches ``perturbed``.
 
         Raises:
-          ValueError: if ``perturbed`` has not the shape of ``logits``.
+          ValueError: if ``perturbed`` has not the shape of ``logits``, or there is no category.
         """
-        _check.same_shape("Categorical.condition", perturbed=perturbed, logits=self.logits)
+        self._check("condition", perturbed=perturbed)
         logits, perturbed = widen(self.logits), lax.stop_gradient(perturbed)
         bounded = jnp.minimum(perturbed, jnp.finfo(perturbed.dtype).max)
         ratios = jnp.exp(bounded - jnp.max(bounded, -1, keepdims=True))
@@ -358,15 +359,20 @@ class Categorical(NamedTuple):
 
         Gradient: exact.
         """
+        self._check("neighbours")
         num_categories = value.shape[-1]
         rows = value.reshape(-1, num_categories)
-        moved = jnp.stack([jnp.roll(rows, step, -1) for step in range(1, num_categories)], 1)  # [rows, k - 1, k]
+        rolled = [jnp.roll(rows, step, -1)[:, None] for step in range(1, num_categories)]
+        moved = jnp.concatenate([rows[:, None][:, :0], *rolled], 1)  # [rows, k - 1, k]
         here = jnp.eye(len(rows), dtype=bool)[:, None, :, None]  # [changed row, 1, row, 1]
-        return jnp.where(here, moved[:, :, None, :], rows[None, None]).reshape(-1, *value.shape)
+        return jnp.where(here, moved[:, :, None, :], rows[None, None]).reshape(
+            len(rows) * (num_categories - 1), *value.shape
+        )
 
     @jit()
     def neighbour_changes(self, slope: Float[Array, "*shape k"], value: Float[Array, "*shape k"]) -> Float[Array, "m"]:
         """What a linear function with this slope gains from ``value`` to each neighbour. Gradient: exact."""
+        self._check("neighbour_changes")
         num_categories = value.shape[-1]
         rows, slopes = value.reshape(-1, num_categories), slope.reshape(-1, num_categories)
         current = jnp.argmax(rows, -1)
@@ -378,8 +384,9 @@ class Categorical(NamedTuple):
         self, cost: Float[Array, ""], neighbour_costs: Float[Array, "m"], value: Float[Array, "*shape k"]
     ) -> Float[Array, "*shape k"]:
         """The cost with each row in each category, the other rows as in ``value``. Gradient: exact."""
+        self._check("site_costs")
         num_categories = value.shape[-1]
-        moved = neighbour_costs.reshape(-1, num_categories - 1)
+        moved = neighbour_costs.reshape(math.prod(value.shape[:-1]), num_categories - 1)
         by_step = jnp.concatenate([jnp.broadcast_to(cost, (len(moved), 1)), moved], 1)
         current = jnp.argmax(value.reshape(-1, num_categories), -1)
         steps = (jnp.arange(num_categories)[None] - current[:, None]) % num_categories
@@ -392,9 +399,14 @@ class Categorical(NamedTuple):
           None: they are constants.
 
         Raises:
-          ValueError: if there are more than 2 ** 20.
+          ValueError: if there are more than 2 ** 20, or there is no category.
         """
         *shape, num_categories = self.logits.shape
-        num_rows = self.logits.size // num_categories
-        states = product_states("Categorical.support", num_categories, num_rows)
-        return jax.nn.one_hot(states.reshape(-1, *shape), num_categories, dtype=self.logits.dtype)
+        self._check("support")
+        states = product_states("Categorical.support", num_categories, math.prod(shape))
+        return jax.nn.one_hot(states.reshape(len(states), *shape), num_categories, dtype=self.logits.dtype)
+
+    def _check(self, method: str, **values: Array) -> None:
+        """Raises if there is nothing to choose from, or a value has not the shape of the logits."""
+        _check.axis_of(f"Categorical.{method}", "logits", self.logits, -1)
+        _check.same_shape(f"Categorical.{method}", **values, logits=self.logits)

@@ -168,7 +168,7 @@ class PlackettLuce(NamedTuple):
                 f"PlackettLuce.support: the number of states must be at most 2**20 to list them; got {num_items}!"
                 f" = {math.factorial(num_items)}"
             )
-        orders = jnp.array(list(itertools.permutations(range(num_items))))
+        orders = jnp.array(list(itertools.permutations(range(num_items))), jnp.int32)
         return jax.nn.one_hot(orders, num_items, dtype=self.logits.dtype)
 
     def _in_order(self, value: Float[Array, "k k"]) -> Float[Array, "k"]:

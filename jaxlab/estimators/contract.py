@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxlab import _check
-from jaxlab.distributions import Scored
+from jaxlab.distributions import Categorical, Scored
 
 __all__ = ["BOUNDS", "ESTIMATORS", "Estimator"]
 
@@ -98,6 +98,8 @@ def estimator(*, table: dict[str, Estimator] = ESTIMATORS, **claims: Any) -> Cal
             options = arguments.arguments
             _check.key(name, options["key"])
             check_capability(row, options["dist"], table)
+            if isinstance(options["dist"], Categorical):
+                _check.axis_of(name, "logits of dist", options["dist"].logits, -1)
             if not callable(options[cost]):
                 raise TypeError(f"{name}: {cost} must be a function of one draw; got {type(options[cost]).__name__}")
             if "num_samples" in options:
@@ -119,7 +121,7 @@ def for_each(function: Callable, *arguments: Any) -> Any:
 
     Under a ``vmap`` over examples, an axis of length 1 costs XLA a transposed copy for each weight's gradient.
     """
-    if jax.tree.leaves(arguments)[0].shape[0] > 1:
+    if jax.tree.leaves(arguments)[0].shape[0] != 1:
         return jax.vmap(function)(*arguments)
     return only(function(*jax.tree.map(lambda leaf: leaf[0], arguments)))
 

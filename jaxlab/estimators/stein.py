@@ -32,7 +32,7 @@ def expected_change(dist: Any, value: Any, here: Float[Array, ""], around: Float
     change = inner(probabilities - widen(value), dist.site_costs(here, around, value))
     # A row of k categories has k - 1 neighbours, a bit has one.
     num_sites = value.size - around.size or value.size
-    return change / num_sites
+    return change / max(num_sites, 1)
 
 
 def expected_change_of_score(

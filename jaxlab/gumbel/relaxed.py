@@ -15,7 +15,7 @@ __all__ = ["binary_concrete", "concrete", "log_concrete"]
 def log_softmax_at(perturbed: Float[Array, "..."], *, temperature: ScalarLike, axis: int) -> Float[Array, "..."]:
     """``log_softmax(perturbed / temperature)``, shifted first so that no division overflows to NaN."""
     perturbed = finite_above(perturbed)
-    shifted = perturbed - lax.stop_gradient(perturbed.max(axis, keepdims=True))
+    shifted = perturbed - lax.stop_gradient(perturbed.max(axis, keepdims=True, initial=-jnp.inf))
     # An impossible category stays impossible, and passes no 0 * inf to the gradient of the temperature; one beside a
     # certain category becomes impossible in this division.
     possible = shifted / temperature > -jnp.inf

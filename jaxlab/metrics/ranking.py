@@ -86,8 +86,8 @@ def ndcg(
       That of the smooth function for the scores (zero at temperature 0), and for the gains.
 
     Raises:
-      ValueError: if the shapes differ, ``num_top`` is below 1, ``temperature`` negative, or a gain that is not traced
-        negative.
+      ValueError: if there are no scores, the shapes differ, ``num_top`` is below 1, ``temperature`` negative, or a gain that
+        is not traced negative.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -98,6 +98,7 @@ def ndcg(
       Qin, Liu, Li, "A General Approximation Framework for Direct Optimization of Information Retrieval Measures", 2010.
     """
     _check.same_shape("ndcg", scores=scores, gains=gains)
+    _check.axis_of("ndcg", "scores", scores, 0)
     size = scores.shape[0]
     num_top = size if num_top is None else num_top
     _check.at_least("ndcg", "num_top", num_top, 1)
@@ -148,7 +149,8 @@ def reciprocal_rank(
       That of the smooth function; zero at temperature 0.
 
     Raises:
-      ValueError: if the shapes differ, ``temperature`` is negative, or a target that is not traced outside 0 ... 1.
+      ValueError: if there are no scores, the shapes differ, ``temperature`` is negative, or a target that is not traced is
+        outside 0 ... 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -159,6 +161,7 @@ def reciprocal_rank(
       Voorhees, "The TREC-8 Question Answering Track Report", 1999 (the metric).
     """
     _check.same_shape("reciprocal_rank", scores=scores, targets=targets)
+    _check.axis_of("reciprocal_rank", "scores", scores, 0)
     scores = widen(scores)
     valid = jnp.ones(scores.shape, bool) if where is None else where
     relevant = valid & (targets.astype(scores.dtype) > 0)
@@ -172,6 +175,7 @@ def reciprocal_rank(
 
 def _found(name, scores, targets, num_top, temperature, where):
     _check.same_shape(name, scores=scores, targets=targets)
+    _check.axis_of(name, "scores", scores, 0)
     _check.at_least(name, "num_top", num_top, 1)
     _check.within(name, "num_top", num_top, 1, scores.shape[0])
     scores = widen(scores)

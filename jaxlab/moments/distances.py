@@ -16,7 +16,7 @@ from jaxlab import _check
 from jaxlab._chunks import by_rows
 from jaxlab._jit import jit
 from jaxlab._precision import widen
-from jaxlab.moments.statistics import enough, safe_sqrt
+from jaxlab.moments.statistics import as_many, enough, safe_sqrt
 
 __all__ = [
     "centered_kernel_alignment",
@@ -231,7 +231,7 @@ def hsic(
     Reference:
       Song et al., "Feature Selection via Dependence Maximization", 2012, eq. (5).
     """
-    _check.same_shape("hsic", x=x[:, 0], y=y[:, 0])
+    as_many("hsic", x=x, y=y)
     enough("hsic", x, 4 if unbiased else 1)
     x, y = widen(x), widen(y)
     return _hsics(kernel, x, y, unbiased)[1]
@@ -273,7 +273,7 @@ def centered_kernel_alignment(
       Kornblith et al., "Similarity of Neural Network Representations Revisited", 2019, https://arxiv.org/abs/1905.00414;
       Song et al., "Feature Selection via Dependence Maximization", 2012, eq. (5) (the unbiased parts).
     """
-    _check.same_shape("centered_kernel_alignment", x=x[:, 0], y=y[:, 0])
+    as_many("centered_kernel_alignment", x=x, y=y)
     enough("centered_kernel_alignment", x, 4 if unbiased else 1)
     x, y = widen(x), widen(y)
     of_left, of_both, of_right = _hsics(kernel, x, y, unbiased)

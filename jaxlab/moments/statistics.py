@@ -1,5 +1,6 @@
 """Statistics of samples along the first axis, each in its biased and its unbiased version."""
 
+import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
@@ -23,7 +24,14 @@ __all__ = [
 def enough(function: str, samples: Array, needed: int) -> None:
     """Raises unless there are as many samples as the statistic needs."""
     if samples.shape[0] < needed:
-        raise ValueError(f"{function}: at least {needed} samples are needed; got {samples.shape[0]}")
+        some = "1 sample is" if needed == 1 else f"{needed} samples are"
+        raise ValueError(f"{function}: at least {some} needed; got {samples.shape[0]}")
+
+
+def as_many(function: str, **arguments: Array) -> None:
+    """Raises unless the arguments are of one number, along their first axis."""
+    counts = {name: jax.ShapeDtypeStruct(value.shape[:1], value.dtype) for name, value in arguments.items()}
+    _check.same_shape(function, **counts)
 
 
 def _broadcast(weights, samples):
@@ -68,7 +76,7 @@ def mean(samples: Float[Array, "n *shape"], *, weights: Float[Array, "n"] | None
     samples = widen(samples)
     if weights is None:
         return jnp.mean(samples, 0)
-    _check.same_shape("mean", samples=samples[(..., *(0,) * (samples.ndim - 1))], weights=weights)
+    as_many("mean", samples=samples, weights=weights)
     weights = weights.astype(samples.dtype)
     return jnp.tensordot(weights / weights.sum(), samples, 1, precision="highest")
 

@@ -165,9 +165,11 @@ def claims(small: Callable[..., Quantizer], **promises: Any) -> Callable[[Callab
 
 
 def check_vectors(name: str, x: Any, num_features: int | None, mask: Any = None) -> None:
-    """Raises unless ``x`` has ``num_features`` along its last axis and ``mask`` the shape of the axes before it."""
+    """Raises unless ``x`` has ``num_features`` (at least one) and ``mask`` the shape of the axes before them."""
     if x.ndim == 0 or (num_features is not None and x.shape[-1] != num_features):
         raise ValueError(f"{name}: x must have {num_features} features along its last axis; got x {list(x.shape)}")
+    if x.shape[-1] == 0:
+        raise ValueError(f"{name}: x must have at least one feature; got x {list(x.shape)}")
     if mask is not None and (mask.shape != x.shape[:-1] or mask.dtype != jnp.bool_):
         raise ValueError(
             f"{name}: mask must be boolean of shape {list(x.shape[:-1])}, that of x without its features;"

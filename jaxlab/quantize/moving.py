@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from jaxlab import _check
 from jaxlab._precision import widen
-from jaxlab.quantize._sums import code_sums, spread_rows
+from jaxlab.quantize._sums import code_sums, num_rows, spread_rows
 from jaxlab.quantize.codebook import CodeAssignment, Parts, by_nearest_code, check_weights, codebook_quantizer
 from jaxlab.quantize.contract import Quantizer, claims, flat_mask
 from jaxlab.quantize.initial import InitialCodes, normal_codes
@@ -132,7 +132,7 @@ def ema_vector_quantizer(
         means = state.sums / state.weight / jnp.where(smoothed > 0, smoothed, 1)[:, None]
         codebook = jnp.where(hits[:, None] > 0, unit(means) if cosine else means, state.codebook)
         state = state._replace(codebook=codebook)
-        if not restart_threshold:
+        if not restart_threshold or not num_rows(x, axis_name):  # or no vector to put a code onto
             return state
         mean_count = total / num_codes
         candidates, usable = spread_rows(

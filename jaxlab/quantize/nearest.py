@@ -1,5 +1,7 @@
 """The nearest code of each vector, exactly, without the matrix of all distances."""
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -23,7 +25,7 @@ MAXIMAL_UNBLOCKED, BLOCK = 1024, 128
 def unit(x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
     """Vectors of length one; a zero vector stays zero, and passes no gradient on."""
     # Scaled first, so that no square over- or underflows.
-    largest = lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True))
+    largest = lax.stop_gradient(jnp.max(jnp.abs(x), -1, keepdims=True, initial=0))
     usable = (largest > 0) & jnp.isfinite(largest)
     scaled = jnp.where(usable, x, 1) / jnp.where(usable, largest, 1)
     length = jnp.sqrt(jnp.sum(scaled**2, -1, keepdims=True))
@@ -201,7 +203,7 @@ def nearest_code(
     x, codebook = lax.stop_gradient((x, codebook))
     num_codes, num_features = codebook.shape
     dtype = jnp.promote_types(widen(x).dtype, widen(codebook).dtype)
-    vectors, codes = x.astype(dtype).reshape(-1, num_features), codebook.astype(dtype)
+    vectors, codes = x.astype(dtype).reshape(math.prod(x.shape[:-1]), num_features), codebook.astype(dtype)
     if cosine:
         codes = unit(codes)
     elif centre is not None:

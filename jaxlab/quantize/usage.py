@@ -109,6 +109,7 @@ class CodeUsage(NamedTuple):
           >>> float(code_usage(x, x, jnp.array([0]), num_codes=8).nominal_bits())
           3.0
         """
+        _check.axis_of("CodeUsage.nominal_bits", "counts", self.counts, -1)
         return jnp.full(self.counts.shape[:-1], math.log2(self.counts.shape[-1]), self.signal.dtype)
 
     @jit()
@@ -236,7 +237,7 @@ def code_usage(
     inside = jnp.ones(shape, bool) if mask is None else mask
     usable = inside & jnp.all(jnp.isfinite(x), -1)
     codes = jnp.where(jnp.expand_dims(usable, tuple(range(len(shape), codes.ndim))), codes, -1)
-    by_position = codes.reshape(math.prod(shape), -1).T
+    by_position = codes.reshape(math.prod(shape), math.prod(codes.shape[len(shape) :])).T
     # A code of -1 is none: beyond the last one it falls out.
     places = jnp.where(by_position < 0, num_codes, by_position)
     ones = jnp.ones(places.shape[1], jnp.int32)

@@ -133,7 +133,8 @@ def backward(scan: Scan, saved: Any, cotangents: Any) -> tuple[Any, Steps]:
         return (d_before, d_reset, d_closed, grid), None if in_place else d_preactivations
 
     start = (d_last, zeros(floats_of(steps.reset_carry)), zeros(closed), grid)
-    inputs = steps.inputs if scan.residuals is Residuals.NONE else None
+    # Without a step no pre-activations are kept, and the loop, which never runs, computes them again.
+    inputs = None if in_place or scan.residuals is Residuals.ALL else steps.inputs
     xs = (jnp.arange(len(steps.inputs)), kept, inputs, d_outputs, steps.mask, steps.reset)
     state, rows = lax.scan(body, start, xs, reverse=not scan.reverse, unroll=scan.unroll)
     d_carry, d_reset, d_closed, grid = state

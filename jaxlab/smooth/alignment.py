@@ -164,7 +164,7 @@ def dtw_divergence(
       That of the smooth function; zero where the sequences are equal.
 
     Raises:
-      ValueError: if ``temperature`` is a negative Python number, or the vectors are of different sizes.
+      ValueError: if ``temperature`` is a negative Python number, the vectors are of different sizes, or there are none.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -177,6 +177,8 @@ def dtw_divergence(
     """
     if x.shape[-1] != y.shape[-1]:
         raise ValueError(f"dtw_divergence: x has vectors of size {x.shape[-1]}, y of size {y.shape[-1]}")
+    _check.axis_of("dtw_divergence", "x", x, 0)
+    _check.axis_of("dtw_divergence", "y", y, 0)
     wide, other = widen(x), widen(y)
 
     def distance(one, two):

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from cases.case import CODES, LOGITS, ROWS, SCALE, VALUE, Case
+from cases.case import CODES, LOGITS, ONE_UP, ROWS, SCALE, VALUE, Case
 from jaxlab.distributions import Adapted, AdaptedEnumerable, AdaptedReparameterizable, from_distrax, from_numpyro
 
 
@@ -17,12 +17,21 @@ def made(path: str, *parameters: Any) -> Any:
         return getattr(importlib.import_module(library), family)(*parameters)
 
 
-def adapted(name: str, function: Callable, *data: str, results: tuple[str, ...] = ("wide",), exact=()) -> Case:
+def adapted(
+    name: str, function: Callable, *data: str, results: tuple[str, ...] = ("wide",), exact=(), returned=""
+) -> Case:
     """A row that makes its distribution itself: gradients are for that one's parameters. Dtypes are its library's."""
     arguments = {
         name: {"logits": ROWS, "loc": LOGITS, "scale": SCALE, "value": VALUE, "codes": CODES[:2]}[name] for name in data
     }
     promises = {"exact": exact, "results": results, "wide": data, "compiled": False}
+    axes = {"logits": "*shape k", "loc": "*shape", "scale": "*shape", "value": "*shape", "codes": "*shape"}
+    promises |= {
+        "axes": axes,
+        "returned": (returned,),
+        "sizes": {"*shape": (1, 2, 3), "k": ONE_UP},
+    }  # numpyro makes none
+    promises |= {"below": {"codes": "k"} if "codes" in data else {}}
     return Case(f"distributions.{name}", arguments, function=function, **promises)
 
 
@@ -48,9 +57,14 @@ ADAPTED = (
         lambda key, loc, scale: from_numpyro(made("numpyro.distributions.Normal", loc, scale)).reparameterize(key),
         *TWO,
         exact=TWO,
+        returned="*shape",
     ),
     adapted(
-        "Adapted.sample", lambda key, logits: numpyro_codes(Adapted, logits).sample(key), "logits", results=INTEGER
+        "Adapted.sample",
+        lambda key, logits: numpyro_codes(Adapted, logits).sample(key),
+        "logits",
+        results=INTEGER,
+        returned="*shape",
     ),
     adapted(
         "Adapted.log_prob",
@@ -59,7 +73,12 @@ ADAPTED = (
         "codes",
         exact=("logits",),
     ),
-    adapted("AdaptedReparameterizable.sample", lambda key, loc, scale: numpyro_path(loc, scale).sample(key), *TWO),
+    adapted(
+        "AdaptedReparameterizable.sample",
+        lambda key, loc, scale: numpyro_path(loc, scale).sample(key),
+        *TWO,
+        returned="*shape",
+    ),
     adapted(
         "AdaptedReparameterizable.log_prob",
         lambda loc, scale, value: numpyro_path(loc, scale).log_prob(value),
@@ -71,12 +90,14 @@ ADAPTED = (
         lambda key, loc, scale: numpyro_path(loc, scale).reparameterize(key),
         *TWO,
         exact=TWO,
+        returned="*shape",
     ),
     adapted(
         "AdaptedEnumerable.sample",
         lambda key, logits: numpyro_codes(AdaptedEnumerable, logits).sample(key),
         "logits",
         results=INTEGER,
+        returned="*shape",
     ),
     adapted(
         "AdaptedEnumerable.log_prob",
@@ -90,5 +111,6 @@ ADAPTED = (
         lambda logits: numpyro_codes(AdaptedEnumerable, logits).support(),
         "logits",
         results=INTEGER,
+        returned="states *shape",
     ),
 )

@@ -30,6 +30,10 @@ class Case:
     compiled: bool = True  # by its definition (law 4); not so factories, and what is made of sizes alone
     function: Callable | None = None  # how to call it, where it takes or returns something that is not an array
     variant: str = ""  # tells the rows of one function apart
+    axes: dict[str, str] = field(default_factory=dict)  # their letters, where the annotations do not say them all
+    returned: tuple[str, ...] = ()  # those of each result, likewise
+    sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of these letters, if not any from 0 on
+    below: dict[str, str] = field(default_factory=dict)  # integers that are less than the size of this letter
 
     @property
     def label(self) -> str:
@@ -67,6 +71,10 @@ def each(name: str, *values: Any) -> tuple[dict[str, Any], ...]:
     """Extremes that differ from the example in one argument."""
     return tuple({name: value} for value in values)
 
+
+# Sizes of an axis that must not be empty, or needs two.
+ONE_UP, TWO_UP, THREE_UP, FOUR_UP = (1, 2, 3, 5), (2, 3, 5), (3, 5), (4, 5)
+LAST: dict[str, Any] = {"returned": ("*batch k",), "sizes": {"k": ONE_UP}}  # of a function along the last axis
 
 # Arguments that many rows share.
 LOGITS, VALUE, SCALE = f32(0.5, -1.0, 2.0), f32(1.5, -0.5, 0.25), f32(0.5, 1.0, 2.0)

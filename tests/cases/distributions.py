@@ -1,11 +1,27 @@
 """Rows of ``jaxlab.distributions``, but for the adapters."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
-from cases.case import CERTAIN, COLD, HUGE, IMPOSSIBLE, LOGITS, ONE_CATEGORY, ROWS, SCALE, TIES, VALUE, Case, each, f32
+from cases.case import (
+    CERTAIN,
+    COLD,
+    HUGE,
+    IMPOSSIBLE,
+    LOGITS,
+    ONE_CATEGORY,
+    ONE_UP,
+    ROWS,
+    SCALE,
+    TIES,
+    VALUE,
+    Case,
+    each,
+    f32,
+)
 from jaxlab.distributions import (
     Bernoulli,
     Beta,
@@ -30,6 +46,23 @@ def num_neighbours(dist: Any) -> int:
         categories = dist.logits.shape[-1]
         rows //= categories
     return rows * (categories - 1)
+
+
+def sized(case: Case, dist: Any) -> Case:
+    """The row of a method, with the axes that its annotations leave open, and sizes that it can have."""
+    method, categorical = case.name.rpartition(".")[2], isinstance(dist, Categorical)
+    axes = {"self.scale": "d d"} if isinstance(dist, MultivariateNormal) else {}
+    sizes, returned = {"k": ONE_UP}, ()
+    if method == "site_costs":  # of as many neighbours as there are bits, or rows of two categories
+        axes = dict.fromkeys(("self", "value"), "m k" if categorical else "d")
+        sizes = {"k": (2,)}
+    elif method == "support":  # of not too many states
+        sizes = {"*shape": (0, 1, 2), "k": (1, 2, 3)}
+    elif method == "perturb_given_evenly":
+        returned = ("4 *shape",)
+    elif method == "weak_derivatives":
+        returned = ("*shape",) * len(case.results)
+    return dataclasses.replace(case, axes=axes, sizes=sizes, returned=returned)
 
 
 def family(
@@ -110,7 +143,7 @@ def family(
         ]
     if hasattr(dist, "support"):
         rows.append(Case(f"{name}.support", me, compiled=False))
-    return tuple(rows)
+    return tuple(sized(row, dist) for row in rows)
 
 
 NARROW, MIXED = f32(1e-3, 1e-3, 1e-3), f32(1e-3, 1e4, 1.0)
@@ -151,6 +184,7 @@ DISTRIBUTIONS = (
         exact=("self",),
         results=("wide",),
         extremes=each("self", *(dist for dist, _ in EXTREME_CATEGORIES)),
+        sizes={"k": ONE_UP},
     ),
     Case("distributions.PlackettLuce.sample", {"self": ORDER}, extremes=ORDERS),
     Case(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cases.case import COLD, HUGE, LOGITS, SCALE, Case, each, f32
+from cases.case import COLD, HUGE, LOGITS, ONE_UP, SCALE, Case, each, f32
 from cases.distributions import CATEGORY, NARROW, ROWS
 from jaxlab import estimators
 from jaxlab.distributions import (
@@ -87,6 +87,10 @@ def estimator_case(row: estimators.Estimator, dist: Any) -> Case:
         compiled=False,
         function=estimate,
         variant=type(dist).__name__,
+        axes={"weights": "*shape k" if isinstance(dist, Categorical) else "*shape"},
+        returned=("",) * (1 + len(jax.tree.leaves(row.initial_state and row.initial_state()))),
+        # Of so many states that those drawn without replacement are there, and that all can be listed.
+        sizes={"*shape": (1, 2, 2), "k": (5,)} if row.needs is Enumerable else {"k": ONE_UP},
     )
 
 

@@ -4,21 +4,41 @@ import numpy as np
 
 from cases.case import CODES, HUGE, LOGITS, SQUARE, VALUE, Case, each, f32
 
+ANY = {"hard": "*shape", "soft": "*shape"}
+
 GRADIENTS = (
-    Case("gradients.first_order_only", {"x": LOGITS, "name": "row"}, exact=("x",), compiled=False),
+    Case(
+        "gradients.first_order_only",
+        {"x": LOGITS, "name": "row"},
+        exact=("x",),
+        compiled=False,
+        axes={"x": "*shape"},
+        returned=("*shape",),
+    ),
     Case(
         "gradients.magic_box",
         {"log_prob": LOGITS},
         surrogate=("log_prob",),
         extremes=each("log_prob", f32(-np.inf, np.inf, -1e4)),
+        axes={"log_prob": "*shape"},
+        returned=("*shape",),
     ),
     Case(
         "gradients.straight_through",
         {"hard": np.round(LOGITS), "soft": LOGITS},
         surrogate=("soft",),
         extremes=each("soft", HUGE, f32(np.inf, -np.inf, np.nan)),
+        axes=ANY,
+        returned=("*shape",),
     ),
-    Case("gradients.straight_through", {"hard": CODES, "soft": LOGITS}, surrogate=("soft",), variant="integer"),
+    Case(
+        "gradients.straight_through",
+        {"hard": CODES, "soft": LOGITS},
+        surrogate=("soft",),
+        variant="integer",
+        axes=ANY,
+        returned=("*shape",),
+    ),
     Case(
         "gradients.with_gradient",
         {"value": np.float32(0.5), "x": LOGITS, "gradient": VALUE, "name": "row"},

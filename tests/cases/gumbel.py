@@ -10,9 +10,12 @@ from cases.case import (
     EXTREME_SQUARES,
     HUGE,
     IMPOSSIBLE,
+    LAST,
     LOGITS,
+    ONE_UP,
     SQUARE,
     TIES,
+    TWO_UP,
     Case,
     each,
     f32,
@@ -21,13 +24,22 @@ from cases.case import (
 
 def concrete(name: str) -> Case:
     arguments = {"logits": LOGITS, "temperature": 0.5}
-    return Case(name, arguments, exact=("logits", "temperature"), extremes=EXTREME_LOGITS + COLD)
+    along = {} if "binary" in name else {"axes": {"logits": "*batch k"}, **LAST}
+    return Case(name, arguments, exact=("logits", "temperature"), extremes=EXTREME_LOGITS + COLD, **along)
 
 
 GUMBEL = (
     Case("gumbel.perturb", {"logits": LOGITS}, exact=("logits",), results=("wide",), extremes=EXTREME_LOGITS),
     Case("gumbel.perturb_binary", {"logits": LOGITS}, exact=("logits",), results=("wide",), extremes=EXTREME_LOGITS),
-    Case("gumbel.gumbel_max", {"logits": SQUARE, "axis": 0}, results=("integer",), extremes=EXTREME_SQUARES),
+    Case(
+        "gumbel.gumbel_max",
+        {"logits": SQUARE, "axis": 0},
+        results=("integer",),
+        extremes=EXTREME_SQUARES,
+        axes={"logits": "k *batch"},
+        returned=("*batch",),
+        sizes={"k": ONE_UP},
+    ),
     concrete("gumbel.log_concrete"),
     concrete("gumbel.concrete"),
     concrete("gumbel.binary_concrete"),
@@ -41,6 +53,8 @@ GUMBEL = (
             {"logits": np.stack([IMPOSSIBLE, -HUGE, HUGE])},
             {"logits": f32([3.0]), "codes": np.array([0])},
         ),
+        sizes={"k": ONE_UP},
+        below={"codes": "k"},
     ),
     Case(
         "gumbel.gumbel_top_k",
@@ -48,6 +62,8 @@ GUMBEL = (
         exact=("logits",),
         results=("integer", "same", "wide"),
         extremes=each("logits", HUGE, TIES, CERTAIN, IMPOSSIBLE),
+        returned=("*batch 2",) * 3,
+        sizes={"k": TWO_UP},
     ),
     Case("gumbel.log_sinkhorn", {"logits": SQUARE, "num_iterations": 5}, exact=("logits",), extremes=EXTREME_SQUARES),
     Case(

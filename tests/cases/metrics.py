@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cases.case import SQUARE, Case, f32
+from cases.case import ONE_UP, SQUARE, TWO_UP, Case, f32
 from jaxlab import metrics
 
 LOGITS = f32([0.5, -1.0, 2.0], [1.5, 0.25, -0.5], [-2.0, 1.0, 0.75], [0.25, 0.5, 1.0])
@@ -15,6 +15,7 @@ LABELS = np.array([2, 1, 1, 0], np.int32)
 BITS = np.array([[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]])
 SCORES, TARGETS = f32(0.5, -1.0, 2.0, 0.25, 1.5), np.array([1, 0, 1, 0, 0])
 TEXT = (np.stack([SQUARE, SQUARE[::-1]]), np.array([[True, True, True], [True, True, False]]))
+TEXT_AXES = {"predictions.0": "b t k", "predictions.1": "b t", "targets": "b s"}
 REFERENCE = (np.array([[2, 0, 1], [1, 1, 0]]), np.array([[True, True, True], [True, False, False]]))
 
 
@@ -26,14 +27,27 @@ def made(name: str, make: Callable[[], metrics.Metric], predictions: Any, target
 
     exact = ("predictions", *(("targets",) if more.pop("both", False) else ()))
     arguments = {"predictions": predictions, "targets": targets}
+    axes = (
+        {"predictions": "b k"[: 2 * predictions.ndim], "targets": "b k"[: 2 * targets.ndim]}
+        if isinstance(targets, np.ndarray)
+        else TEXT_AXES
+    )
+    more = {"axes": axes, "returned": ("",), "sizes": {"b": ONE_UP, "k": ONE_UP}, **more}
     return Case(f"metrics.{name}", arguments, exact, results=("wide",), function=function, compiled=False, **more)
+
+
+def classified(name: str, make: Callable[[], metrics.Metric]) -> Case:
+    """One of as many classes as there are logits, which are enough for a top 2."""
+    sizes = {"b": ONE_UP, "k": TWO_UP}
+    return made(name, make, LOGITS, LABELS, below={"targets": "k"}, sizes=sizes)
 
 
 def ranked(name: str, **options: Any) -> Case:
     arguments = {"scores": SCORES, "targets": TARGETS, "temperature": 0.5, **options}
     extremes = ({"scores": 0 * SCORES}, {"scores": 1e4 * SCORES}, {"temperature": 1e-3}, {"targets": 0 * TARGETS})
     exact = ("scores", "temperature", "weights")
-    return Case(f"metrics.{name}", arguments, exact, results=("wide",), extremes=extremes)
+    sizes = {"n": TWO_UP if "num_top" in options else ONE_UP}
+    return Case(f"metrics.{name}", arguments, exact, results=("wide",), extremes=extremes, sizes=sizes)
 
 
 def score(counts):
@@ -46,7 +60,16 @@ def averaged(name: str) -> Case:
 
     arguments = {"both": f32(0.5, 1.0), "true": f32(1.0, 2.0)}
     exact = ("both", "true") if name == "weighted" else ("both",)
-    return Case(f"metrics.{name}", arguments, exact, function=function, compiled=False)
+    return Case(
+        f"metrics.{name}",
+        arguments,
+        exact,
+        function=function,
+        compiled=False,
+        axes={"both": "k", "true": "k"},
+        returned=("",),
+        sizes={"k": ONE_UP},
+    )
 
 
 def decided(name: str, logits: Any, target: Any) -> Case:
@@ -55,7 +78,16 @@ def decided(name: str, logits: Any, target: Any) -> Case:
 
     arguments = {"logits": logits, "temperature": 0.5}
     return Case(
-        f"metrics.{name}", arguments, ("logits", "temperature"), results=("wide",), function=function, compiled=False
+        f"metrics.{name}",
+        arguments,
+        ("logits", "temperature"),
+        results=("wide",),
+        function=function,
+        compiled=False,
+        # The target, which is part of the program, has its own.
+        axes={"logits": "k"} if name == "multiclass" else {},
+        returned=("k",) if name == "multiclass" else (),
+        sizes={"k": (3, 5)},
     )
 
 
@@ -85,7 +117,16 @@ def transformed(name: str, function: Callable, num_results: int = 1) -> Case:
     """A transformation, or what works on states."""
     arguments = {"logits": LOGITS}
     return Case(
-        f"metrics.{name}", arguments, ("logits",), results=("wide",) * num_results, function=function, compiled=False
+        f"metrics.{name}",
+        arguments,
+        ("logits",),
+        results=("wide",) * num_results,
+        function=function,
+        compiled=False,
+        # The labels of four examples, which are part of the program, are below three; and a state has its classes.
+        axes={"logits": "4 3" if name == "linearize" else "4 k"},
+        returned=("k",) if name == "state_of" else ("",) * num_results,
+        sizes={"k": (3, 5)},
     )
 
 
@@ -100,8 +141,8 @@ METRICS = (
     decided("multiclass", LOGITS[0], np.array(2)),
     decided("multilabel", LOGITS[0], BITS[0]),
     decided("binary", np.float32(0.5), np.array(1)),
-    *(made(name, lambda name=name: getattr(metrics, name)(metrics.multiclass()), LOGITS, LABELS) for name in FACTORIES),
-    *(made(name, lambda name=name: getattr(metrics, name)(metrics.multiclass()), LOGITS, LABELS) for name in MATRIX),
+    *(classified(name, lambda name=name: getattr(metrics, name)(metrics.multiclass())) for name in FACTORIES),
+    *(classified(name, lambda name=name: getattr(metrics, name)(metrics.multiclass())) for name in MATRIX),
     made(
         "samplewise",
         lambda: metrics.samplewise(metrics.f_beta(metrics.multilabel(), average=metrics.micro)),
@@ -109,7 +150,7 @@ METRICS = (
         BITS,
     ),
     made("set_f1", metrics.set_f1, LOGITS, BITS),
-    made("top_k_accuracy", lambda: metrics.top_k_accuracy(k=2), LOGITS, LABELS),
+    classified("top_k_accuracy", lambda: metrics.top_k_accuracy(k=2)),
     made(
         "calibration_error",
         lambda: metrics.calibration_error(temperature=0.125),
@@ -143,6 +184,7 @@ METRICS = (
         ("scores", "gains", "temperature"),
         results=("wide",),
         extremes=({"scores": 0 * SCORES},),
+        sizes={"n": ONE_UP},
     ),
     ranked("reciprocal_rank"),
     ranked("precision_at", num_top=2),

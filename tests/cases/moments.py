@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cases.case import SQUARE, VALUE, Case, each, f32
+from cases.case import FOUR_UP, ONE_UP, SQUARE, THREE_UP, TWO_UP, VALUE, Case, each, f32
 from jaxlab import moments
 from jaxlab.moments import CentralMoments, CoMoments, Moments, MovingAverage
 
@@ -31,23 +31,42 @@ FIVE = f32([0.5, -1.0], [1.5, 0.25], [-2.0, 1.0], [0.75, 2.0], [3.0, -0.5])
 OTHER_FIVE = f32([1.0, 0.5, 2.0], [-1.0, 0.25, 0.0], [0.5, 1.5, 1.0], [2.0, -2.0, 0.5], [0.0, 1.0, -1.0])
 
 
+# Samples that they need to be unbiased, where these are not two.
+FEWEST = {"third_cumulant": THREE_UP, "skewness": THREE_UP, "fourth_cumulant": FOUR_UP, "kurtosis": FOUR_UP}
+FEWEST |= {"hsic": FOUR_UP, "centered_kernel_alignment": FOUR_UP, "jackknife": THREE_UP, "v_statistic": ONE_UP}
+
+
 def statistic(name: str, **options: Any) -> Case:
     extremes = each("samples", 0 * FIVE + 1e4, 1e3 * FIVE)
     variant = "biased" if options else ""
     arguments = {"samples": FIVE, **options}
-    return Case(f"moments.{name}", arguments, ("samples",), results=("wide",), extremes=extremes, variant=variant)
+    sizes = {"n": ONE_UP if options else FEWEST.get(name, TWO_UP)}
+    return Case(
+        f"moments.{name}", arguments, ("samples",), results=("wide",), extremes=extremes, variant=variant, sizes=sizes
+    )
 
 
 def pair(name: str, left: Any, right: Any, exact: tuple[str, ...] = ("x", "y"), **options: Any) -> Case:
     extremes = ({"x": 0 * left, "y": 0 * right},)
     variant = "biased" if options else ""
     arguments = {"x": left, "y": right, **options}
-    return Case(f"moments.{name}", arguments, exact, results=("wide",), extremes=extremes, variant=variant)
+    sizes = dict.fromkeys("nm", ONE_UP if options else FEWEST.get(name, TWO_UP))
+    return Case(f"moments.{name}", arguments, exact, results=("wide",), extremes=extremes, variant=variant, sizes=sizes)
 
 
 def transform(name: str, results: tuple[str, ...], function: Any) -> Case:
     """A transformation, called with a statistic and applied to samples."""
-    return Case(f"moments.{name}", {"samples": VALUE}, ("samples",), results=results, function=function, compiled=False)
+    return Case(
+        f"moments.{name}",
+        {"samples": VALUE},
+        ("samples",),
+        results=results,
+        function=function,
+        compiled=False,
+        axes={"samples": "n"},
+        returned=(*("",) * 3, "2", "2")[: len(results)],
+        sizes={"n": FEWEST.get(name, TWO_UP)},
+    )
 
 
 BIASED = {"unbiased": False}
@@ -109,6 +128,7 @@ MOMENTS = (
         {"samples": FIVE, "weights": f32(1.0, 2.0, 0.5, 0.0, 1.0)},
         ("samples", "weights"),
         results=("wide",),
+        sizes={"n": ONE_UP},
     ),
     *(statistic(name) for name in STATISTICS),
     *(statistic(name, **BIASED) for name in STATISTICS),
@@ -122,13 +142,14 @@ MOMENTS = (
     pair("centered_kernel_alignment", FIVE, OTHER_FIVE, **BIASED),
     pair("energy_distance", FIVE, OTHER_FIVE[:, :2]),
     pair("kendall", FIVE[:, 0], OTHER_FIVE[:, 0], ()),
-    Case("moments.gini", {"samples": f32(0.5, 1.0, 4.0, 2.0)}, ("samples",), results=("wide",)),
+    Case("moments.gini", {"samples": f32(0.5, 1.0, 4.0, 2.0)}, ("samples",), results=("wide",), sizes={"n": TWO_UP}),
     Case(
         "moments.ledoit_wolf",
         {"samples": FIVE},
         ("samples",),
         results=("wide", "wide"),
         extremes=each("samples", 0 * FIVE),
+        sizes={"n": ONE_UP},
     ),
     Case(
         "moments.oracle_approximating",
@@ -136,6 +157,7 @@ MOMENTS = (
         ("samples",),
         results=("wide", "wide"),
         extremes=each("samples", 0 * FIVE),
+        sizes={"n": ONE_UP},
     ),
     transform("u_statistic", ("same",), lambda samples: moments.u_statistic(lambda x, y: x * y**2)(samples)),
     transform("v_statistic", ("same",), lambda samples: moments.v_statistic(lambda x, y: x * y**2)(samples)),
@@ -160,5 +182,6 @@ MOMENTS = (
         ("log_weights",),
         results=("same",) * 3,
         extremes=each("log_weights", f32(1e4, -1e4, 0.0), f32(0.0, 0.0, 0.0)),
+        sizes={"n": TWO_UP},
     ),
 )

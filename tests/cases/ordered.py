@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from cases.case import COLD, EXTREME_LOGITS, EXTREME_SQUARES, LOGITS, SQUARE, Case, each, f32
+from cases.case import COLD, EXTREME_LOGITS, EXTREME_SQUARES, LAST, LOGITS, ONE_UP, SQUARE, TWO_UP, Case, each, f32
 from jaxlab.ordered import ReferenceWeights, SpanCounts, hard_cumax
 from jaxlab.recurrent import Affine, LSTMCarry
 
@@ -20,15 +20,20 @@ REFERENCE = ReferenceWeights(f32([0.5, -1.0], [0.25, 2.0]), f32(1.0, -0.5), f32(
 
 
 def split(name: str, **promises: Any) -> Case:
-    return Case(f"ordered.{name}", {"logits": LOGITS}, extremes=EXTREME_LOGITS, **promises)
+    along = {"axes": {"logits": "*batch k"}, **LAST, **promises}
+    return Case(f"ordered.{name}", {"logits": LOGITS}, extremes=EXTREME_LOGITS, **along)
 
 
 def random_split(name: str, **promises: Any) -> Case:
-    return Case(f"ordered.{name}", {"logits": LOGITS, "temperature": 0.5}, extremes=EXTREME_LOGITS + COLD, **promises)
+    along = {"axes": {"logits": "*batch k"}, **LAST, **promises}
+    return Case(f"ordered.{name}", {"logits": LOGITS, "temperature": 0.5}, extremes=EXTREME_LOGITS + COLD, **along)
 
 
 def tree(name: str, *results: str, **arguments: Any) -> Case:
-    return Case(f"ordered.{name}", arguments, results=results or ("integer",))
+    below = {name: "t" for name in ("length", "lengths") if name in arguments}
+    # The mean F1 of no sentence of some length is not a number.
+    sizes = {"b": ONE_UP, "t": TWO_UP} if name == "sentence_f1" else {}
+    return Case(f"ordered.{name}", arguments, results=results or ("integer",), below=below, sizes=sizes)
 
 
 def cell(variant: str, exact: tuple[str, ...] = ("carry", "preactivations"), **options: Any) -> Case:
@@ -38,6 +43,8 @@ def cell(variant: str, exact: tuple[str, ...] = ("carry", "preactivations"), **o
         exact=exact,
         results=("same",) * 5,
         extremes=each("preactivations", 1e4 * PREACTIVATIONS, 0 * PREACTIVATIONS),
+        axes={"carry": "*batch 4", "preactivations": "*batch 20"},
+        returned=("*batch 4",) * 3 + ("*batch",) * 2,
         variant=variant,
     )
 
@@ -50,13 +57,16 @@ ORDERED = (
         exact=("logits",),
         extremes=EXTREME_SQUARES,
         variant="options",
+        axes={"logits": "k *batch"},
+        returned=("k *batch",),
+        sizes={"k": ONE_UP},
     ),
     split("hard_cumax"),
     split("straight_through_cumax", surrogate=("logits",)),
     random_split("concrete_cumax", exact=("logits", "temperature")),
     random_split("sample_cumax", surrogate=("logits", "temperature")),
-    split("expected_split", exact=("logits",), results=("wide",)),
-    split("split_entropy", exact=("logits",), results=("wide",)),
+    split("expected_split", exact=("logits",), results=("wide",), returned=("*batch",)),
+    split("split_entropy", exact=("logits",), results=("wide",), returned=("*batch",)),
     cell("paper"),
     cell("inclusive", inclusive=True),
     cell("hard", ("carry.memory", "preactivations"), split=hard_cumax),
@@ -65,14 +75,27 @@ ORDERED = (
         {"input_dim": 3, "hidden_dim": 4, "chunk_size": 2, "input_only": True},
         results=("wide",) * 3,
     ),
-    Case("ordered.from_reference_weights", {"reference": REFERENCE}, exact=("reference",), results=("same",) * 3),
-    Case("ordered.to_reference_weights", {"weights": AFFINE}, exact=("weights",), results=("same",) * 4),
+    Case(
+        "ordered.from_reference_weights",
+        {"reference": REFERENCE},
+        exact=("reference",),
+        results=("same",) * 3,
+        returned=("d m", "h m", "m"),
+    ),
+    Case(
+        "ordered.to_reference_weights",
+        {"weights": AFFINE},
+        exact=("weights",),
+        results=("same",) * 4,
+        axes={"weights.input": "d m", "weights.recurrent": "h m"},
+    ),
     tree("distance_to_tree", distances=DISTANCES, length=LENGTH),
     Case(
         "ordered.distance_to_tree",
         {"distances": DISTANCES, "length": LENGTH, "right_biased": True},
         results=("integer",),
         variant="biased",
+        below={"length": "t"},
     ),
     tree("spans_to_chart", spans=np.array([[0, 1], [2, 4], [-1, -1]]), size=5),
     tree("left_branching_tree", length=LENGTH, size=5),

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cases.case import SQUARE, Case, each, f32
+from cases.case import ONE_UP, SQUARE, Case, each, f32
 from jaxlab import quantize
 from jaxlab.quantize import CodeUsage, EmaState, GumbelParams, RandomProjection
 
@@ -27,6 +27,8 @@ USAGE = CodeUsage(
 )
 EXTREMES = each("x", 0 * X, 1e4 * X, X[:1], X[:0])
 QUANTIZED = ("same", "integer", "wide")
+# Of the states of so many arrays: none, a table, a projection with its codebook, moving averages.
+STATE_AXES = {0: (), 1: ("k d",), 2: ("d e", "k e"), 4: ("k d", "k", "k d", "")}
 
 
 def row(
@@ -38,6 +40,8 @@ def row(
     extremes: tuple = EXTREMES,
     variant: str = "",
     x: Any = X,
+    axes: dict[str, str] | None = None,
+    returned: tuple[str, str] = ("*n d", "*n"),
 ) -> Case:
     """A quantizer in training: values, codes, loss and the new state."""
 
@@ -54,11 +58,15 @@ def row(
         compiled=False,
         function=apply,
         variant=variant,
+        axes={"x": "*n d", "params": "k d", "state": "k d"} | (axes or {}),
+        returned=(*returned, "", *STATE_AXES[len(results)]),
+        sizes={"k": (5,), "d": ONE_UP},
     )
 
 
 def method(name: str, result: str = "wide", exact: tuple[str, ...] = ()) -> Case:
-    return Case(f"quantize.CodeUsage.{name}", {"self": USAGE}, exact, results=(result,), wide=("self",))
+    sizes = {"k": ONE_UP}
+    return Case(f"quantize.CodeUsage.{name}", {"self": USAGE}, exact, results=(result,), wide=("self",), sizes=sizes)
 
 
 def start(name: str, **options: Any) -> Case:
@@ -67,6 +75,8 @@ def start(name: str, **options: Any) -> Case:
         {"sample": X, "num_codes": 3, **options},
         results=("wide",),
         extremes=each("sample", 0 * X, 1e4 * X),
+        axes={} if name == "normal_codes" else {"sample": "n d"},
+        sizes={"*n": ONE_UP, "n": (3, 5), "d": ONE_UP},
     )
 
 
@@ -88,6 +98,7 @@ def from_haiku(counts, sums, codebook):
 FOUR = np.concatenate([X, X[:, :1]], 1)  # four features
 OPTIONS = {"num_codes": 5}
 EMA = ("wide",) * 4
+EMA_AXES = {"state.counts": "k"}
 
 QUANTIZE = (
     Case(
@@ -95,25 +106,38 @@ QUANTIZE = (
         {"x": X, "codebook": CODEBOOK},
         results=("integer",),
         extremes=(*EXTREMES, *each("codebook", 0 * CODEBOOK, CODEBOOK[:1])),
+        sizes={"k": ONE_UP},
     ),
     Case(
         "quantize.nearest_code",
         {"x": X, "codebook": CODEBOOK, "cosine": True, "chunk_size": 2},
         results=("integer",),
         variant="cosine",
+        sizes={"k": ONE_UP},
     ),
-    Case("quantize.ravel_codes", {"digits": np.array([[2, 1], [0, 0]]), "levels": (3, 2)}, results=("integer",)),
+    Case(
+        "quantize.ravel_codes",
+        {"digits": np.array([[2, 1], [0, 0]]), "levels": (3, 2)},
+        results=("integer",),
+        axes={"digits": "*n 2"},
+    ),
     Case("quantize.unravel_codes", {"codes": np.array([5, 0]), "levels": (3, 2)}, results=("integer",)),
     start("normal_codes"),
     start("random_rows"),
     start("kmeans", num_iterations=2),
-    Case("quantize.by_nearest_code", {"x": X, "codebook": CODEBOOK}, results=("integer",), compiled=False),
+    Case(
+        "quantize.by_nearest_code",
+        {"x": X, "codebook": CODEBOOK},
+        results=("integer",),
+        compiled=False,
+        sizes={"k": ONE_UP},
+    ),
     operator("by_straight_through", ("soft",)),
     operator("by_rotation", ("soft",)),
     operator("by_derivative", ("hard",)),
     row("vector_quantizer", lambda: quantize.vector_quantizer(num_codes=5), CODEBOOK),
     row("vector_quantizer", lambda: quantize.vector_quantizer(num_codes=5, cosine=True), CODEBOOK, variant="cosine"),
-    row("ema_vector_quantizer", lambda: quantize.ema_vector_quantizer(num_codes=5), (), STATE, EMA),
+    row("ema_vector_quantizer", lambda: quantize.ema_vector_quantizer(num_codes=5), (), STATE, EMA, axes=EMA_AXES),
     row(
         "ema_vector_quantizer",
         lambda: quantize.ema_vector_quantizer(num_codes=5, cosine=True, restart_threshold=0.1),
@@ -122,15 +146,30 @@ QUANTIZE = (
         EMA,
         each("x", 0 * X, 1e4 * X, X[:1]),
         variant="cosine with restarts",
+        axes=EMA_AXES,
     ),
-    row("sim_vector_quantizer", lambda: quantize.sim_vector_quantizer(num_codes=5), EYE, CODEBOOK, ("wide",)),
-    row("finite_scalar_quantizer", lambda: quantize.finite_scalar_quantizer(levels=(5, 4, 3))),
-    row("lookup_free_quantizer", lambda: quantize.lookup_free_quantizer(num_bits=3, temperature=4.0)),
-    row("binary_spherical_quantizer", lambda: quantize.binary_spherical_quantizer(num_bits=3, temperature=4.0)),
+    row(
+        "sim_vector_quantizer",
+        lambda: quantize.sim_vector_quantizer(num_codes=5),
+        EYE,
+        CODEBOOK,
+        ("wide",),
+        axes={"params": "d d"},
+    ),
+    row("finite_scalar_quantizer", lambda: quantize.finite_scalar_quantizer(levels=(5, 4, 3)), axes={"x": "*n 3"}),
+    row(
+        "lookup_free_quantizer", lambda: quantize.lookup_free_quantizer(num_bits=3, temperature=4.0), axes={"x": "*n 3"}
+    ),
+    row(
+        "binary_spherical_quantizer",
+        lambda: quantize.binary_spherical_quantizer(num_bits=3, temperature=4.0),
+        axes={"x": "*n 3"},
+    ),
     row(
         "gumbel_quantizer",
         lambda: quantize.gumbel_quantizer(num_codes=5),
         GumbelParams(CODEBOOK.T, np.zeros(5, np.float32), CODEBOOK),
+        axes={"params.weights": "d k", "params.biases": "k"},
     ),
     row(
         "random_projection_quantizer",
@@ -138,11 +177,15 @@ QUANTIZE = (
         (),
         RandomProjection(EYE[:, :2], HALVES),
         ("wide", "wide"),
+        axes={"state.projection": "d 2", "state.codebook": "k 2"},
+        returned=("*n 2", "*n"),
     ),
     row(
         "residual",
         lambda: quantize.residual(quantize.vector_quantizer(num_codes=5), depth=2),
         np.stack([CODEBOOK, CODEBOOK / 4]),
+        axes={"params": "2 k d"},
+        returned=("*n d", "*n 2"),
     ),
     row(
         "residual",
@@ -151,12 +194,16 @@ QUANTIZE = (
         STATE,
         EMA,
         variant="shared with dropout",
+        axes=EMA_AXES,
+        returned=("*n d", "*n 2"),
     ),
     row(
         "product",
         lambda: quantize.product(quantize.vector_quantizer(num_codes=5), groups=2),
         np.stack([HALVES, HALVES / 2]),
         x=FOUR,
+        axes={"x": "*n 4", "params": "2 k 2"},
+        returned=("*n d", "*n 2"),
         extremes=each("x", 0 * FOUR, 1e4 * FOUR),
     ),
     row(
@@ -164,6 +211,8 @@ QUANTIZE = (
         lambda: quantize.masked(quantize.vector_quantizer(num_codes=5), jnp.array(MASK)),
         CODEBOOK,
         extremes=each("x", 0 * X, 1e4 * X),
+        axes={"x": "4 d"},  # the mask is part of the program
+        returned=("4 d", "4"),
     ),
     row(
         "stochastic",
@@ -176,6 +225,8 @@ QUANTIZE = (
         exact=("x", "values", "log_prob"),
         results=("integer", "integer", "integer", "wide", "wide", "wide"),
         extremes=each("x", 0 * X, 1e4 * X),
+        axes={"codes": "*n"},
+        returned=("5", *("",) * 5),
     ),
     Case(
         "quantize.CodeUsage.merge",

@@ -28,17 +28,21 @@ def weights(*columns: int) -> Affine:
     return Affine(input, recurrent, bias[0])
 
 
-def cell(name: str, carry: Any, preactivations: np.ndarray) -> Case:
+def cell(name: str, carry: Any, preactivations: np.ndarray, gates: str = "4*h") -> Case:
     return Case(
         f"recurrent.{name}",
         {"carry": carry, "preactivations": preactivations},
         exact=("carry", "preactivations"),
         results=("same",) * (1 + len(jax.tree.leaves(carry))),
         extremes=each("preactivations", 1e4 * preactivations, 0 * preactivations),
+        axes={"carry": "*batch h", "preactivations": f"*batch {gates}"},
+        returned=("*batch h",) * (1 + len(jax.tree.leaves(carry))),
     )
 
 
 def scan(variant: str, cell: Any, weights: Affine, carry: Any, *, plain: bool = False, **options: Any) -> Case:
+    columns = {"elman": ("h", "h"), "gru": ("3*h", "4*h")}.get(variant, ("4*h", "4*h"))
+    axes = dict(zip(("weights.input", "weights.recurrent", "weights.bias"), ("d {}", "h {}", "{}"), strict=True))
     exact = ("weights", "inputs", "carry", *(["reset_carry"] if "reset_carry" in options else []))
     return Case(
         "recurrent.scan_plain" if plain else "recurrent.scan_affine",
@@ -49,6 +53,9 @@ def scan(variant: str, cell: Any, weights: Affine, carry: Any, *, plain: bool = 
         extremes=each("inputs", 1e4 * INPUTS, 0 * INPUTS, INPUTS[:1]) if variant == "elman" else (),
         compiled=False,
         variant=variant,
+        axes={name: letters.format(columns[name == "weights.bias"]) for name, letters in axes.items()}
+        | {"carry": "*batch h", "reset_carry": "*batch h"},
+        returned=(*("*batch h",) * len(jax.tree.leaves(carry)), "t *batch h"),
     )
 
 
@@ -68,7 +75,7 @@ EVERYTHING = {"mask": MASK, "lengths": LENGTHS, "reset": RESET, "reset_carry": L
 GRU = weights(6, 6, 8)
 
 RECURRENT = (
-    cell("elman", HIDDEN, GATES[:, :2]),
+    cell("elman", HIDDEN, GATES[:, :2], "h"),
     cell("gru", HIDDEN, GATES),
     cell("lstm", LSTM_CARRY, GATES),
     cell("slstm", SLSTM_CARRY, GATES),
@@ -84,6 +91,8 @@ RECURRENT = (
         results=("same", "same"),
         compiled=False,
         function=kept,
+        axes={"total": "*batch h", "mask": "*batch", "x": "*batch h"},
+        returned=("*batch h",) * 2,
     ),
     Case(
         "recurrent.reset_where",
@@ -92,6 +101,8 @@ RECURRENT = (
         results=("same", "same"),
         compiled=False,
         function=restarted,
+        axes={"total": "*batch h", "reset": "*batch", "reset_total": "*batch h", "x": "*batch h"},
+        returned=("*batch h",) * 2,
     ),
     Case(
         "recurrent.uniform_affine",

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cases.case import COLD, HUGE, ONE_CATEGORY, SQUARE, TIES, VALUE, Case, each, f32
+from cases.case import COLD, HUGE, ONE_CATEGORY, ONE_UP, SQUARE, TIES, TWO_UP, VALUE, Case, each, f32
 from jaxlab import smooth
 
 X = f32(0.5, -1.0, 2.0, 0.25)
@@ -14,6 +14,15 @@ PARTLY_MASKED = {"x": f32(-np.inf, 1.0, 2.0), "where": np.array([False, True, Tr
 HOT = each("temperature", 1e6)
 EXTREME = (*each("x", HUGE, TIES, ONE_CATEGORY), *COLD, *HOT, {"x": TIES, "temperature": 1e-6})
 MASKS = (PARTLY_MASKED, ALL_MASKED)
+# What they take away from the axis along which they go, or add to it.
+WITHOUT = ("maximum", "minimum", "mellowmax", "boltzmann", "argmax", "threshold", "quantile", "median", "trimmed_mean")
+TWICE = ("soft_sort", "neural_sort", "sinkhorn_sort")
+
+
+def of_any_batch(name: str, at_least_two: bool = False) -> dict[str, Any]:
+    """The axes of a function along the last one."""
+    returned = "*batch" + ("" if name in WITHOUT else " k k" if name in TWICE else " k")
+    return {"axes": {"x": "*batch k"}, "returned": (returned,), "sizes": {"k": TWO_UP if at_least_two else ONE_UP}}
 
 
 def elementwise(name: str, **more: Any) -> Case:
@@ -28,7 +37,14 @@ def along(name: str, masks: tuple = MASKS, results: str = "same", **options: Any
     # Two of them cannot be the largest of one.
     one = ONE_CATEGORY if "k" in options else None
     extremes = tuple(extreme for extreme in EXTREME + masks if one is None or extreme.get("x") is not one)
-    return Case(f"smooth.{name}", arguments, exact=("x", "temperature", "q"), results=(results,), extremes=extremes)
+    return Case(
+        f"smooth.{name}",
+        arguments,
+        exact=("x", "temperature", "q"),
+        results=(results,),
+        extremes=extremes,
+        **of_any_batch(name, "k" in options),
+    )
 
 
 def hard(name: str, results: str = "same", **options: Any) -> Case:
@@ -38,7 +54,14 @@ def hard(name: str, results: str = "same", **options: Any) -> Case:
     # The number 0 is part of the program: in the closure, and not a float of the row.
     call = functools.partial(getattr(smooth, name), temperature=0)
     return Case(
-        f"smooth.{name}", arguments, exact=exact, results=(results,), function=call, variant="hard", extremes=MASKS
+        f"smooth.{name}",
+        arguments,
+        exact=exact,
+        results=(results,),
+        function=call,
+        variant="hard",
+        extremes=MASKS,
+        **of_any_batch(name, "k" in options),
     )
 
 
@@ -67,6 +90,7 @@ SMOOTH = (
         (),
         ("wide",),
         variant="traced",
+        **of_any_batch("threshold", at_least_two=True),
     ),
     along("quantile", q=0.25),
     along("median"),
@@ -83,6 +107,9 @@ SMOOTH = (
             {"y": ONE_CATEGORY, "weights": f32(1)},
             {"y": f32(-np.inf, 1.0), "weights": f32(1, 1), "where": np.zeros(2, bool)},
         ),
+        axes={"y": "*batch k", "weights": "*batch k"},
+        returned=("*batch k",),
+        sizes={"k": ONE_UP},
     ),
     along("rank", results="wide"),
     along("sort"),
@@ -93,6 +120,9 @@ SMOOTH = (
         (),
         ("wide",),
         extremes=({"x": 0 * X}, {"y": 0 * X}, {"x": 1e4 * X}, *COLD, *HOT),
+        axes={"x": "*batch k", "y": "*batch k"},
+        returned=("*batch",),
+        sizes={"k": TWO_UP},
     ),
     along("pairwise_rank", results="wide", chunk_size=2),
     along("soft_sort"),
@@ -110,6 +140,7 @@ SMOOTH = (
                 {argument: PAIRS, "where_rows": ROWS, "where_columns": COLUMNS},
                 {argument: PAIRS, "where_rows": ~ROWS & ROWS, "where_columns": ~COLUMNS & COLUMNS},
             ),
+            sizes=dict.fromkeys("nm", ONE_UP),
         )
         for name, argument in (("dtw", "cost"), ("edit_distance", "substitution"))
     ),
@@ -124,6 +155,7 @@ SMOOTH = (
         {"x": SQUARE[:2], "y": SQUARE[1:], "temperature": 0.5},
         ("x", "y", "temperature"),
         extremes=(*COLD, *HOT, {"y": SQUARE[:2]}),
+        sizes=dict.fromkeys("nm", ONE_UP),
     ),
     *(hard(name) for name in ("maximum", "minimum", "mellowmax", "boltzmann", "one_hot_argmax", "sparsemax", "entmax")),
     hard("argmax", "wide"),

@@ -86,8 +86,8 @@ def ndcg(
       That of the smooth function for the scores (zero at temperature 0), and for the gains.
 
     Raises:
-      ValueError: if there are no scores, the shapes differ, ``num_top`` is below 1, ``temperature`` negative, or a gain that
-        is not traced negative.
+      ValueError: if there are no scores, the shapes differ, ``num_top`` is below 1, ``temperature`` negative, or a gain
+        that is not traced negative.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -149,8 +149,8 @@ def reciprocal_rank(
       That of the smooth function; zero at temperature 0.
 
     Raises:
-      ValueError: if there are no scores, the shapes differ, ``temperature`` is negative, or a target that is not traced is
-        outside 0 ... 1.
+      ValueError: if there are no scores, the shapes differ, ``temperature`` is negative, or a target that is not traced
+        is outside 0 ... 1.
 
     Examples:
       >>> import jax.numpy as jnp

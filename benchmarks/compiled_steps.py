@@ -134,11 +134,11 @@ def bert_step(config: bert_config.Config, sizes: bert.Config) -> Lower:
     return lower
 
 
-def extraction_step(sizes: extraction.Sizes, batch_size: int, length: int) -> Lower:
-    """Extraction of triples."""
+def extraction_step(sizes: extraction.Sizes, batch_size: int, length: int, loss: str = "entropy") -> Lower:
+    """Extraction of triples; beside both encoders, a unit is a word of one and a half tokens."""
 
     def lower(mesh: Mesh) -> jax.stages.Lowered:
-        setup = extraction_train.Setup(sizes, (1e-3, 1.0, 0.0, 1.0, 0.998), "entropy", (100, 1000))
+        setup = extraction_train.Setup(sizes, (1e-3, 1.0, 0.0, 1.0, 0.998), loss, (100, 1000))
 
         def begin():
             parameters = extraction.initial(jax.random.key(0), sizes)
@@ -155,6 +155,13 @@ def extraction_step(sizes: extraction.Sizes, batch_size: int, length: int) -> Lo
             "prior": jax.ShapeDtypeStruct((batch_size, MOST, 5), jnp.int32),
             "counts": jax.ShapeDtypeStruct((batch_size,), jnp.float32),
         }
+        if sizes.encoder == "bert+dgcnn":
+            tokens = (batch_size, 3 * length // 2)
+            batch |= {
+                "tokens": jax.ShapeDtypeStruct(tokens, jnp.int32),
+                "token_mask": jax.ShapeDtypeStruct(tokens, jnp.bool_),
+                "spans": jax.ShapeDtypeStruct((batch_size, length, 2), jnp.int32),
+            }
         key, count = placed((jax.random.key(0), jnp.array(0)), mesh)
         state, batch = placed(jax.eval_shape(begin), mesh), placed(batch, mesh, "batch")
         return extraction_train.train_step.lower(state, key, batch, count, setup=setup)
@@ -189,6 +196,12 @@ SMALL_BERT = bert.Config(vocabulary_size=512, **bert_config.TINY_SIZES)
 LARGE_BERT = bert.Config(vocabulary_size=30_522)
 MINI_BERT = bert.Config(30_522, 384, 6, 12, 1536)
 WEBNLG: dict[str, Any] = {"num_predicates": 216, "num_units": 2_000, "num_words": 10_000}
+DGCNN, GRAMMAR = extraction.Sizes(**WEBNLG), extraction.Sizes(8, dim=32, num_layers=3)
+BOTH, SMALL_BOTH = (
+    dataclasses.replace(sizes, encoder="bert+dgcnn", pretrained=pretrained)
+    for sizes, pretrained in ((DGCNN, MINI_BERT), (GRAMMAR, SMALL_BERT))
+)
+GLOBAL, SMALL_GLOBAL = (dataclasses.replace(sizes, decoder="global") for sizes in (DGCNN, GRAMMAR))
 
 #: The large sizes are the defaults of each experiment; of the language model, those of the paper.
 STEPS: tuple[Step, ...] = (
@@ -204,8 +217,14 @@ STEPS: tuple[Step, ...] = (
     Step("ON-LSTM logic", "large", logic_step(classification.Config(), 48)),
     Step("BERT fine-tuning", "small", bert_step(bert_config.TINY, SMALL_BERT)),
     Step("BERT fine-tuning", "large", bert_step(bert_config.Config(), LARGE_BERT)),
-    Step("extraction, DGCNN", "small", extraction_step(extraction.Sizes(8, dim=32, num_layers=3), 16, 32)),
-    Step("extraction, DGCNN", "large", extraction_step(extraction.Sizes(**WEBNLG), 32, 128)),
+    Step("extraction, DGCNN", "small", extraction_step(GRAMMAR, 16, 32)),
+    Step("extraction, DGCNN", "large", extraction_step(DGCNN, 32, 128)),
+    Step("extraction, BERT with DGCNN", "small", extraction_step(SMALL_BOTH, 16, 32)),
+    Step("extraction, BERT with DGCNN", "large", extraction_step(BOTH, 32, 128)),
+    Step("extraction, global pointer", "small", extraction_step(SMALL_GLOBAL, 16, 32)),
+    Step("extraction, global pointer", "large", extraction_step(GLOBAL, 32, 128)),
+    Step("extraction, by F1", "small", extraction_step(GRAMMAR, 16, 32, "f1")),
+    Step("extraction, by F1", "large", extraction_step(DGCNN, 32, 128, "f1")),
     Step("extraction, BERT", "small", extraction_step(extraction.Sizes(8, "bert", pretrained=SMALL_BERT), 16, 32)),
     Step("extraction, BERT", "large", extraction_step(extraction.Sizes(216, "bert", pretrained=MINI_BERT), 32, 128)),
     Step("auto-encoder with 200 bits", "small", curves_step("leave_one_out", 2, 1_297, 64)),

@@ -43,9 +43,12 @@ def command_line(config: Any, description: str | None) -> Any:
 
     arguments = start(sys.argv[1:])
     text = f"{description or ''}\n{HELP}"
+    # The name of the module that runs, and not the path of its file.
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec is not None else None
     if isinstance(config, dict):
-        return tyro.extras.subcommand_cli_from_dict(config, description=text, args=arguments)
-    return tyro.cli(config, description=text, args=arguments)
+        return tyro.extras.subcommand_cli_from_dict(config, description=text, args=arguments, prog=prog)
+    return tyro.cli(config, description=text, args=arguments, prog=prog)
 
 
 def start(arguments: Sequence[str]) -> list[str]:

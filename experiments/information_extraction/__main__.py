@@ -1,4 +1,11 @@
-"""``python -m experiments.information_extraction train | predict | compare | collect | download``: see README.md."""
+"""Trains models that find triples in texts, and uses, compares and reports them.
+
+    python -m experiments.information_extraction train --tiny --num-epochs 60 --out runs/tiny    # to see that it works
+    python -m experiments.information_extraction predict --model runs/tiny/model --text "Acme is led by Ada ."
+    python -m experiments.information_extraction VERB --help
+
+See experiments/information_extraction/README.md for the files, the numbers to expect and the minutes.
+"""
 
 import json
 import sys

@@ -19,8 +19,7 @@ class Config:
     test: Path | None = None
     """To report on; a tenth of ``train`` without it."""
     encoder: Literal["dgcnn", "bert", "bert+dgcnn"] = "dgcnn"
-    """Convolutions that begin at random, a pretrained model, or both: convolutions over the words' own vectors and what
-    the pretrained model has read in their tokens, beside that itself."""
+    """Convolutions that begin at random, a pretrained model, or both: convolutions over words, beside its tokens."""
     model: Path | None = None
     """Directory of the pretrained model; the small English one that is installed without it."""
     decoder: Literal["pointer", "global"] = "pointer"
@@ -68,8 +67,7 @@ class Config:
     ema: float = 0.998
     """Decay of the mean of weights that is evaluated and kept; shorter in the first steps."""
     dropout: float = 0.25
-    """Of the convolutional encoder's input, or in all layers of a pretrained model; where there are both, of the input
-    alone, and the pretrained model keeps what stands in its files."""
+    """Of the convolutions' input, or all layers of a pretrained model (beside convolutions it keeps its files' own)."""
     unit_dropout: float = 0.0
     """Share of units that are taken for unknown ones; of the convolutional encoder."""
     swap: float = 0.0

@@ -120,8 +120,12 @@ def test_vocabularies_that_cannot_be_used(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(tokens.TokenError, match=r"tokenizer\.json: "):
         tokens.load(tmp_path)
+    empty = tmp_path / "empty"
+    with pytest.raises(tokens.TokenError, match=r"empty is no directory"):
+        tokens.load(empty)
+    empty.mkdir()
     with pytest.raises(tokens.TokenError, match=r"neither tokenizer\.json nor vocab\.txt"):
-        tokens.load(tmp_path / "nothing")
+        tokens.load(empty)
 
 
 def test_lines_that_cannot_be_used_are_left_out_and_listed(tmp_path):
@@ -135,7 +139,7 @@ def test_lines_that_cannot_be_used_are_left_out_and_listed(tmp_path):
     assert [problem.line for problem in problems] == [2, 3, 4, 5, 6]
     assert [problem.reason for problem in problems] == [
         "empty",
-        "1 fields; allowed: text, label, or text, text, label",
+        "1 field; allowed: text, label, or text, text, label",
         "text is empty",
         "label is empty",
         "not UTF-8 from byte 3 on",

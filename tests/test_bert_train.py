@@ -72,7 +72,7 @@ def test_what_cannot_be_used_is_reported_and_never_ends_a_run(tmp_path, capsys):
     assert result["test_examples"] == 26
     records = [json.loads(line) for line in (tmp_path / "run" / "problems.jsonl").read_text().splitlines()]
     assert [(record["part"], record["line"], record["reason"]) for record in records] == [
-        ("train", 25, "1 fields; allowed: text, label, or text, text, label"),
+        ("train", 25, "1 field; allowed: text, label, or text, text, label"),
         ("test", 25, "not UTF-8 from byte 0 on"),
         ("test", 26, "cut at 16 tokens"),
         ("test", 27, "label 'new' is not in the training: counted as not found"),

@@ -125,7 +125,7 @@ def from_fields(number: int, fields: list[str], columns: list[str] | None) -> Ex
             number, {"text": texts[0], "second": texts[1] if texts[1:] else None, "label": record["label"]}
         )
     if not 2 <= len(fields) <= 3:
-        raise ValueError(f"{len(fields)} fields; allowed: text, label, or text, text, label")
+        raise ValueError(f"{len(fields)} field{'s' * (len(fields) != 1)}; allowed: text, label, or text, text, label")
     return classified(number, {"text": fields[0], "second": fields[1] if fields[2:] else None, "label": fields[-1]})
 
 

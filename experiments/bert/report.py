@@ -38,8 +38,9 @@ def report_problems(directory: Path, trainer: "Trainer") -> None:
     write_atomically(directory / "problems.jsonl", "".join(line + "\n" for line in lines).encode())
     for name, problems in found.items():
         if problems:
+            noun = "problem" if len(problems) == 1 else "problems"
             first = f"line {problems[0].line}: {problems[0].reason}"
-            rich.print(f"[bold yellow]{name}: {len(problems):,} problems, listed in problems.jsonl; the first: {first}")
+            rich.print(f"[bold yellow]{name}: {len(problems):,} {noun}, listed in problems.jsonl; the first: {first}")
 
 
 def summary(trainer: "Trainer", state: "TrainState", step: int) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def figure(metrics: list[dict[str, Any]], name: str, steps_per_epoch: int) -> An
     values = [(row["step"] / steps_per_epoch, row[f"valid_{name}"]) for row in metrics if f"valid_{name}" in row]
     for axes, points, label, style in (
         (left, losses, "training loss of a batch", "-"),
-        (right, values, f"validation {name}", "o-"),
+        (right, values, f"validation {name.replace('f1', 'F1')}", "o-"),
     ):
         if points:
             axes.plot(*np.array(points).T, style, markersize=4, linewidth=1.2)

@@ -154,7 +154,8 @@ def load(directory: Path) -> Tokenizer:
             raise TokenError(f"{whole}: {error}") from error
         return found
     if not pieces.is_file():
-        raise TokenError(f"{directory} has neither tokenizer.json nor vocab.txt")
+        missing = "has neither tokenizer.json nor vocab.txt" if directory.is_dir() else "is no directory"
+        raise TokenError(f"{directory} {missing}: a model's directory has its tokenizer beside its weights")
     options, settings = {}, directory / "tokenizer_config.json"
     if settings.is_file():
         try:

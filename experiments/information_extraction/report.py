@@ -37,8 +37,9 @@ def problems_of(directory: Path, trainer: "Trainer") -> None:
     write_atomically(directory / "problems.jsonl", "".join(line + "\n" for line in lines).encode())
     for name, problems in found.items():
         if problems:
-            first = f"{problems[0].line}: {problems[0].reason}"
-            rich.print(f"[bold yellow]{name}: {len(problems):,} problems, listed in problems.jsonl; the first: {first}")
+            noun = "problem" if len(problems) == 1 else "problems"
+            first = f"line {problems[0].line}: {problems[0].reason}"
+            rich.print(f"[bold yellow]{name}: {len(problems):,} {noun}, listed in problems.jsonl; the first: {first}")
 
 
 def grid(trainer: "Trainer", part: "Encoded", found: Sequence[Any]) -> dict[tuple[float, float], float]:
@@ -191,13 +192,36 @@ def reason_of(triple: protocols.Triple, others: set[protocols.Triple]) -> str:
     return "nothing like it"
 
 
+def table(result: dict[str, Any]) -> Any:
+    """The test's F1, that of the look-up alone and that of triples which the training does not have, side by side."""
+    from rich import box
+    from rich.table import Table
+
+    def with_interval(found):
+        return f"{found['f1']:.3f} ({found['low']:.3f}-{found['high']:.3f})"
+
+    test, (subjects, objects) = result["test"], result["thresholds"]
+    columns = ("protocol", "F1 (95%)", "precision", "recall", "look-up", "unseen F1 (95%)")
+    shown = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    shown.title = f"test: {test['texts']:,} texts, {test['string']['unseen']['true']:,} triples unseen in training"
+    shown.caption = (
+        f"weights of epoch {result['best_epoch']}, thresholds {subjects:g} (subjects), {objects:g} (objects)"
+    )
+    for name in protocols.PROTOCOLS:
+        if name in test:
+            whole, known, unseen = (test[name][part] for part in ("all", "look_up", "unseen"))
+            numbers = [f"{x:.3f}" for x in (whole["precision"], whole["recall"], known["f1"])]
+            shown.add_row(name, with_interval(whole), *numbers, with_interval(unseen))
+    return shown
+
+
 def figures(run: "Run", trainer: "Trainer", result: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
     """Writes ``training.png``: loss and F1 by epoch; and ``precision_recall.png``."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for axes, name, label in ((left, "loss", "training loss"), (right, "valid_f1", "F1 of the validation")):
+    for axes, name, label in ((left, "loss", "training loss"), (right, "valid_f1", "validation F1")):
         points = [(line["step"] / trainer.steps_per_epoch, line[name]) for line in metrics if name in line]
         axes.plot(*zip(*points, strict=True), color="tab:blue")
         axes.set(xlabel="epoch", ylabel=label)
@@ -216,7 +240,7 @@ def precision_recall(axes: Any, results: dict[str, Any]) -> None:
         if result["curve"]:
             axes.plot(*zip(*result["curve"], strict=True), color=color, label=name)
         at = result["string"]["all"]
-        axes.plot([at["recall"]], [at["precision"]], "o", color=color)
+        axes.plot([at["recall"]], [at["precision"]], "o", color=color, label="" if number else "at its thresholds")
     table = next(iter(results.values()))["string"]["look_up"]
     axes.plot([table["recall"]], [table["precision"]], "kx", label="look-up table")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))

@@ -23,7 +23,7 @@ from experiments.information_extraction.model import Extractor, Sizes
 from experiments.information_extraction.prior import Table
 from experiments.information_extraction.protocols import Truth
 from experiments.information_extraction.reader import Encoded, Reader
-from experiments.information_extraction.report import figures, problems_of, summary
+from experiments.information_extraction.report import figures, problems_of, summary, table
 from experiments.information_extraction.units import Vocabulary
 from experiments.runs import Run, progress, read_metrics
 
@@ -319,5 +319,6 @@ def main(config: Config) -> dict[str, Any]:
         result = summary(trainer, state, step)
         write_json(config.out / "result.json", result)
         figures(run, trainer, result, read_metrics(config.out))
-    rich.print({name: result[name] for name in ("best_epoch", "thresholds", "test")})
+    rich.print(table(result))
+    rich.print({"mistakes on the test": result["test"]["errors"]})
     return result

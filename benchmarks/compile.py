@@ -77,7 +77,8 @@ def lowered_for(lower: Any, target: str) -> tuple[jax.stages.Lowered, str]:
     """The traced program of a row, and what tells it from others."""
     platform, num_devices = TARGETS[target]
     lowered = lower(compilers.mesh(platform, num_devices))
-    return lowered, hashlib.sha256(f"{jax.__version__} {lowered.as_text()}".encode()).hexdigest()
+    compiler = compilers.version(platform).removeprefix("jax ")
+    return lowered, hashlib.sha256(f"{compiler} {lowered.as_text()}".encode()).hexdigest()
 
 
 def measured(lowered: jax.stages.Lowered, target: str) -> dict[str, Any]:
@@ -135,7 +136,8 @@ def main(config: Config) -> dict[str, Any]:
     def write() -> dict[str, Any]:
         order = {(name, size, target): i for i, target in enumerate(TARGETS) for name, size, _ in wanted}
         ordered = sorted(rows.values(), key=lambda row: (order[key_of(row)], row["size"] == "small", row["name"]))
-        results = {"jax": jax.__version__, "rows": [with_roofline(row) for row in ordered], "law": laws}
+        compilers_used = sorted({compilers.version(TARGETS[row["target"]][0]) for row in ordered})
+        results = {"compilers": compilers_used, "rows": [with_roofline(row) for row in ordered], "law": laws}
         write_json(path, results)
         write_atomically(config.out / "compile.md", compile_table.everything(results).encode())
         return results

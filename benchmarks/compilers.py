@@ -5,6 +5,7 @@ missing, what is raised here says so: tests skip with that reason, tables leave 
 """
 
 import functools
+import importlib.metadata
 import os
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,13 @@ def devices(name: str) -> list[Any]:
     except Exception as error:  # of as many types as there are ways to lack a compiler, its plugin, or ptxas
         raise CompilerMissing(f"no compiler for {name}: {type(error).__name__}: {str(error)[:300]}") from error
     return found
+
+
+def version(name: str) -> str:
+    """What compiles for one of ``PLATFORMS``: that for TPU has a version of its own, the others have jax's."""
+    if PLATFORMS.get(name, {}).get("platform") == "tpu":
+        return f"libtpu {importlib.metadata.version('libtpu')}"
+    return f"jax {jax.__version__}"
 
 
 def mesh(name: str, num_devices: int = 4) -> Mesh:

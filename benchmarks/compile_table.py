@@ -99,7 +99,7 @@ def readme_section(results: dict[str, Any]) -> str:
     intro = (
         f"Compiled with {' and '.join(results['compilers'])} for devices that are not here (`python -m"
         " benchmarks.compile`; all rows in `benchmarks/results/compile.md`): costs of one device, loops as often as"
-        " they turn. The roofline is the time that the chip takes at its published speed for these flops or these bytes,"
-        " whichever is longer (`benchmarks/chips.py`)."
+        " they turn. The roofline is the time that the chip takes at its published speed for these flops or these"
+        " bytes, whichever is longer (`benchmarks/chips.py`)."
     )
     return "\n\n".join([intro, "\n".join(lines)])

@@ -136,8 +136,8 @@ def main(config: Config) -> dict[str, Any]:
     def write() -> dict[str, Any]:
         order = {(name, size, target): i for i, target in enumerate(TARGETS) for name, size, _ in wanted}
         ordered = sorted(rows.values(), key=lambda row: (order[key_of(row)], row["size"] == "small", row["name"]))
-        compilers_used = sorted({compilers.version(TARGETS[row["target"]][0]) for row in ordered})
-        results = {"compilers": compilers_used, "rows": [with_roofline(row) for row in ordered], "law": laws}
+        used = sorted({row["compiler"] for row in ordered})
+        results = {"compilers": used, "rows": [with_roofline(row) for row in ordered], "law": laws}
         write_json(path, results)
         write_atomically(config.out / "compile.md", compile_table.everything(results).encode())
         return results
@@ -146,8 +146,9 @@ def main(config: Config) -> dict[str, Any]:
         for name, size, lower in wanted:
             if config.only not in name:
                 continue
-            row = {"name": name, "size": size, "target": target}
+            row: dict[str, Any] = {"name": name, "size": size, "target": target}
             try:
+                row["compiler"] = compilers.version(TARGETS[target][0])
                 lowered, fingerprint = lowered_for(lower, target)
                 if rows.get(key_of(row), {}).get("program") == fingerprint:
                     continue

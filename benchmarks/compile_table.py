@@ -72,7 +72,7 @@ def everything(results: dict[str, Any]) -> str:
     """All rows, target by target, then those of the law."""
     parts = [
         "# Programs as they are compiled\n\nWritten by `python -m benchmarks.compile`, whose docstring says what the"
-        f" columns are ({' and '.join(results['compilers'])}). Costs are those of one device."
+        f" columns are ({', '.join(results['compilers'])}). Costs are those of one device."
     ]
     for target in dict.fromkeys(row["target"] for row in results["rows"]):
         parts += [f"## {target}", table([row for row in results["rows"] if row["target"] == target])]
@@ -97,7 +97,7 @@ def readme_section(results: dict[str, Any]) -> str:
                 row = of_name[target]
                 lines.append(f"| {' | '.join(['' if place else name, target, *row[2:9]])} |")
     intro = (
-        f"Compiled with {' and '.join(results['compilers'])} for devices that are not here (`python -m"
+        f"Compiled with {', '.join(results['compilers'])} for devices that are not here (`python -m"
         " benchmarks.compile`; all rows in `benchmarks/results/compile.md`): costs of one device, loops as often as"
         " they turn. The roofline is the time that the chip takes at its published speed for these flops or these"
         " bytes, whichever is longer (`benchmarks/chips.py`)."

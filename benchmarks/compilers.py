@@ -67,10 +67,13 @@ def devices(name: str) -> list[Any]:
 
 
 def version(name: str) -> str:
-    """What compiles for one of ``PLATFORMS``: that for TPU has a version of its own, the others have jax's."""
-    if PLATFORMS.get(name, {}).get("platform") == "tpu":
+    """What compiles for one of ``PLATFORMS`` or the CPU: that for TPU has a version of its own, others have jax's."""
+    if PLATFORMS.get(name, {}).get("platform") != "tpu":
+        return f"jax {jax.__version__}"
+    try:
         return f"libtpu {importlib.metadata.version('libtpu')}"
-    return f"jax {jax.__version__}"
+    except importlib.metadata.PackageNotFoundError as error:
+        raise CompilerMissing(f"no compiler for {name}: {error}") from error
 
 
 def mesh(name: str, num_devices: int = 4) -> Mesh:

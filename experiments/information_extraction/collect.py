@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.files import save_figure, write_atomically
 from experiments.information_extraction.data import DataError
-from experiments.information_extraction.report import precision_recall
+from experiments.information_extraction.report import colors, precision_recall
 from experiments.runs import CONFIG, read_metrics
 
 #: Settings that name a place of one machine.
@@ -48,8 +48,16 @@ def collect(config: Collection) -> dict[str, Any]:
     write_atomically(config.out / f"{config.name}.json", (json.dumps(groups, separators=(",", ":")) + "\n").encode())
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, 4.4), layout="constrained")
-    precision_recall(figure.subplots(), {name: found[0]["test"] for name, found in groups.items()})
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    whole, detail = figure.subplots(1, 2)
+    for axes in (whole, detail):
+        precision_recall(axes, {name: found[0]["test"] for name, found in groups.items()})
+    points = [found[0]["test"]["string"]["all"] for found in groups.values()]
+    # Where the models are, which in the whole lie on one another.
+    margin = 0.06
+    detail.set_xlim(min(at["recall"] for at in points) - margin, max(at["recall"] for at in points) + margin)
+    detail.set_ylim(min(at["precision"] for at in points) - margin, max(at["precision"] for at in points) + margin)
+    detail.get_legend().remove()
     save_figure(config.out / f"{config.name}.png", figure)
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     curves(figure, {name: [result["training"] for result in found] for name, found in groups.items()})
@@ -132,8 +140,8 @@ def mean_curve(seeds: list[Points]) -> Points:
 def curves(figure: Any, groups: dict[str, list[dict[str, Points]]]) -> None:
     """Each seed as a thin line, and the mean of each model's as a thick one."""
     for axes, name, label in zip(figure.subplots(1, 2), (LOSS, VALID), ("training loss", "validation F1"), strict=True):
-        for number, (group, found) in enumerate(groups.items()):
-            seeds, color = [result[name] for result in found if result[name]], f"C{number}"
+        for color, (group, found) in zip(colors(len(groups)), groups.items(), strict=True):
+            seeds = [result[name] for result in found if result[name]]
             if not seeds:
                 continue
             if len(seeds) > 1:

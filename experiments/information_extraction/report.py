@@ -233,10 +233,16 @@ def figures(run: "Run", trainer: "Trainer", result: dict[str, Any], metrics: lis
     run.save_figure("precision_recall.png", figure)
 
 
+def colors(count: int) -> list[Any]:
+    """So many that can be told apart: up to 20."""
+    import matplotlib
+
+    return [matplotlib.colormaps["tab10" if count <= 10 else "tab20"](number) for number in range(count)]
+
+
 def precision_recall(axes: Any, results: dict[str, Any]) -> None:
     """Precision against recall of some models on the test, each with the point that its thresholds give."""
-    for number, (name, result) in enumerate(results.items()):
-        color = f"C{number}"
+    for number, (color, (name, result)) in enumerate(zip(colors(len(results)), results.items(), strict=True)):
         if result["curve"]:
             axes.plot(*zip(*result["curve"], strict=True), color=color, label=name)
         at = result["string"]["all"]

@@ -25,14 +25,13 @@ collect_ignore = ["typing_claims.py"]
 collect_ignore_glob = ["golden/*"]
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items):
-    """With several processes, what shares compiled programs stays together: a row's laws, a platform, or a file."""
+    """With several processes, one has all of a platform: its compiler admits one at a time, and its record is one."""
     for item in items:
-        parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        case, platform = parameters.get("case"), parameters.get("platform")
-        # A compiler for TPUs admits one process at a time.
-        group = platform or (case.label if hasattr(case, "label") else item.path.stem)
-        item.add_marker(pytest.mark.xdist_group(group))
+        platform = item.callspec.params.get("platform") if hasattr(item, "callspec") else None
+        if isinstance(platform, str):
+            item.add_marker(pytest.mark.xdist_group(platform))
 
 
 # Compiled programs are kept for as long as a process lives: thousands of tests would fill the memory with them.

@@ -17,7 +17,7 @@ as it turns, if that is known before it runs. Bytes are upper bounds: those of a
 vector memory, and a fusion that slices an array after a reshape counts all of it. For a TPU the roofline takes in their
 place those of arguments and results, and of temporary memory twice, written and read.
 
-What it says of hand-written kernels: nearest codes on a TPU keep no scores in memory (temporary memory below 0.1 MiB),
+What it says of hand-written kernels: nearest codes on a TPU keep no scores in memory (temporary memory below 0.2 MiB),
 so products bound them and nothing is left to fuse. On an H100 the scores of a chunk are written and read, and a step of
 an ordered LSTM starts a dozen kernels where two would do; ``benchmarks.platform_speed`` found there 2.2 and 1.6 times
 the bare products, cuBLAS's, which a kernel would still have to do. No kernel was written.

@@ -42,7 +42,10 @@ METRICS = {
 
 @pytest.mark.parametrize("name", METRICS)
 def test_counts_of_metrics_are_those_of_one_device(name):
-    """Sums of halves are exact; the rests of several devices, which are not carried, may add up to one or more."""
+    """Sums of halves are exact; the rests of several devices, which are not carried, may add up to one or more.
+
+    Planted and found: states of weights that are not halves, which differ in their rests.
+    """
     metric, (logits, labels, weights) = METRICS[name], map(jnp.asarray, case(0))
 
     def state(num_devices, weights):

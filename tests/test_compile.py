@@ -23,9 +23,11 @@ from jaxlab import quantize
 
 BATCH = 8
 RECORDS = Path(__file__).parents[1] / "build"
-# A row is a handful of numbers: no intermediate value of it should be larger. For a TPU v5e the Gamma family's loops
-# take 1.23 MiB of buffers, more than any other row.
-MAXIMAL_TEMPORARY_BYTES = 3 * 2**19
+# A row is a handful of numbers: no intermediate value of it should be larger.
+MAXIMAL_TEMPORARY_BYTES = 2**20
+# The loops of these keep 1.23 MiB of buffers.
+BUFFERED = {f"distributions.{family}.reparameterize" for family in ("Gamma", "Beta", "Dirichlet")}
+LARGER = {"TPU v5e": dict.fromkeys(BUFFERED, 3 * 2**19)}
 # Rejection sampling goes on until the last draw of the batch is accepted: one bit goes around at each turn.
 REJECTION = {
     f"distributions.{family}.{draw}"
@@ -78,7 +80,7 @@ def test_row_compiles(platform: str, case: Case, record):
     program = jax.vmap(functools.partial(value_and_gradient, case))
     compiled = compilers.compile_on(compilers.mesh(platform), program, *arguments)
     costs = record[case.label] = hlo.summary(compiled)
-    assert costs["temporary bytes"] <= MAXIMAL_TEMPORARY_BYTES
+    assert costs["temporary bytes"] <= LARGER.get(platform, {}).get(case.label, MAXIMAL_TEMPORARY_BYTES)
     assert bool(costs["collectives"]) == (case.label in COMMUNICATING[platform])
 
 

@@ -178,6 +178,16 @@ def test_sizes_that_are_too_small_are_refused_in_words(case: Case):
         assert re.match(r"$|[\w.]+( of \w+)?: .+; got ", refusal(case, sizes))
 
 
+@settings(few, max_examples=12)
+@given(st.integers(0, 4), st.integers(1, 3), st.integers(1, 3))
+def test_nearest_codes_of_any_number_of_vectors(num_vectors, num_codes, dim):
+    generator = np.random.default_rng((num_vectors, num_codes, dim))
+    x, codebook = generator.normal(size=(num_vectors, dim)), generator.normal(size=(num_codes, dim))
+    expected = ((x[:, None] - codebook) ** 2).sum(-1).argmin(-1)
+    found = quantize.nearest_code(jnp.asarray(x, jnp.float32), jnp.asarray(codebook, jnp.float32))
+    np.testing.assert_array_equal(found, expected)
+
+
 SMOOTH = [
     "argmax",
     "boltzmann",
@@ -204,12 +214,15 @@ ALONG_AN_AXIS = {name: getattr(smooth, name) for name in SMOOTH} | {
 
 
 @pytest.mark.parametrize("name", sorted(ALONG_AN_AXIS))
-def test_functions_along_an_axis_take_it_first_or_last(name):
-    rows, length = 3, 4
+@pytest.mark.parametrize(("rows", "length"), [(0, 2), (1, 1), (3, 4)])
+def test_functions_along_an_axis_take_it_first_or_last(name, rows, length):
+    """Of any length from 1 on, with any number of rows, none included."""
     function = ALONG_AN_AXIS[name]
     x = jnp.asarray(np.random.default_rng((rows, length)).normal(size=(rows, length)), jnp.float32)
     for last, first in zip(*map(jax.tree.leaves, (function(x, axis=-1), function(x.T, axis=0))), strict=True):
         np.testing.assert_allclose(first, last.T, atol=1e-6)
+        assert last.shape[0] == rows
+        assert np.isfinite(last).all()
 
 
 # Steps

@@ -19,6 +19,7 @@ from jaxlab.distributions.adapters import (
     from_distrax,
     from_numpyro,
 )
+from jaxlab.distributions.bits import Bernoulli
 from jaxlab.distributions.capabilities import (
     Antithetic,
     Conditionable,
@@ -33,9 +34,9 @@ from jaxlab.distributions.capabilities import (
     WeakDerivative,
     WeaklyDifferentiable,
 )
+from jaxlab.distributions.categories import Categorical
 from jaxlab.distributions.continuous import Exponential, Gumbel, Laplace, Logistic, MultivariateNormal, Normal
 from jaxlab.distributions.counts import Poisson
-from jaxlab.distributions.discrete import Bernoulli, Categorical
 from jaxlab.distributions.gamma import Beta, Dirichlet, Gamma
 from jaxlab.distributions.permutations import PlackettLuce
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from compiler import QUICK, flags
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags(QUICK)}"
+# Another platform is for whoever asks for it.
+if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags(QUICK)}"
 
 import jax
 import pytest
@@ -27,11 +28,19 @@ collect_ignore_glob = ["golden/*"]
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items):
-    """With several processes, one has all of a platform: its compiler admits one at a time, and its record is one."""
+    """With several processes, one has all of a platform: its compiler admits one at a time, and its record is one.
+
+    Likewise one has all laws of a row, which share its programs.
+    """
+    from cases import Case  # its arrays are JAX's: not before the settings above
+
     for item in items:
-        platform = item.callspec.params.get("platform") if hasattr(item, "callspec") else None
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        platform, case = params.get("platform"), params.get("case")
         if isinstance(platform, str):
             item.add_marker(pytest.mark.xdist_group(platform))
+        elif isinstance(case, Case):
+            item.add_marker(pytest.mark.xdist_group(case.label))
 
 
 # Compiled programs are kept for as long as a process lives: thousands of tests would fill the memory with them.

@@ -39,6 +39,11 @@ def collectives_of(row: dict[str, Any]) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in row["collectives"].items()) or "-"
 
 
+def mark(row: dict[str, Any]) -> str:
+    """Of a program that compiles with other options than the default ones alone."""
+    return " (cuBLAS)" if "options" in row else ""
+
+
 def cells(row: dict[str, Any]) -> list[str]:
     """A row of the table."""
     if "error" in row:
@@ -46,7 +51,8 @@ def cells(row: dict[str, Any]) -> list[str]:
     loops = ", ".join(str(number) for number in row["kernels"]) or "-"
     costs = [flops_of(row["flops"]), bytes_of(row["bytes"]), bytes_of(row["temporary bytes"])]
     bound = [seconds_of(row.get("roofline seconds")), row.get("bound", "-")]
-    return [row["name"], row["size"], *costs, collectives_of(row), loops, *bound, f"{row['compile seconds']:.1f} s"]
+    seconds = f"{row['compile seconds']:.1f} s"
+    return [row["name"] + mark(row), row["size"], *costs, collectives_of(row), loops, *bound, seconds]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -92,14 +98,15 @@ def readme_section(results: dict[str, Any]) -> str:
     ]
     for name in dict.fromkeys(row["name"] for row in shown):
         if name in steps or name in TELLING:
-            of_name = {row["target"]: cells(row) for row in shown if row["name"] == name}
+            of_name = {row["target"]: row for row in shown if row["name"] == name}
             for place, target in enumerate(target for target in README_TARGETS if target in of_name):
                 row = of_name[target]
-                lines.append(f"| {' | '.join(['' if place else name, target, *row[2:9]])} |")
+                lines.append(f"| {' | '.join(['' if place else name, target + mark(row), *cells(row)[2:9]])} |")
     intro = (
         f"Compiled with {', '.join(results['compilers'])} for devices that are not here (`python -m"
         " benchmarks.compile`; all rows in `benchmarks/results/compile.md`): costs of one device, loops as often as"
         " they turn. The roofline is the time that the chip takes at its published speed for these flops or these"
-        " bytes, whichever is longer (`benchmarks/chips.py`)."
+        " bytes, whichever is longer (`benchmarks/chips.py`). Marked programs compile with all products left to"
+        " cuBLAS alone, where no GPU is at hand."
     )
     return "\n\n".join([intro, "\n".join(lines)])

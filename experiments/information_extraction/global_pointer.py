@@ -14,7 +14,6 @@ Reference: Su, https://kexue.fm/archives/8373 and https://kexue.fm/archives/8877
 7359 (loss), 2020 to 2022.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -111,23 +110,20 @@ def pairs_of(triples: jax.Array, part: str, number: int, length: int) -> jax.Arr
 
 
 def multilabel_loss(found: jax.Array, positive: jax.Array, allowed: jax.Array) -> jax.Array:
-    """The loss over the last axis; what is not allowed does not count."""
+    """The loss over the last two axes; what is not allowed does not count."""
     above = jnp.where(positive & allowed, -found, -1e9)
     below = jnp.where(~positive & allowed, found, -1e9)
-    zero = jnp.zeros((*found.shape[:-1], 1), found.dtype)
-    parts = (jax.nn.logsumexp(jnp.concatenate([x, zero], -1), -1) for x in (above, below))
-    return functools.reduce(jnp.add, parts)
+    of_positive, of_negative = (jax.nn.softplus(jax.nn.logsumexp(x, (-2, -1))) for x in (above, below))
+    return of_positive + of_negative
 
 
 def losses(weights: dict[str, Any], features: jax.Array, batch: dict[str, jax.Array], num_predicates: int) -> jax.Array:
     """The sum over entities and predicates of each text's loss, [b]."""
     length, total = features.shape[1], jnp.zeros(features.shape[:1])
     for part, number in PARTS.items():
-        heads = number or num_predicates
-        positive = pairs_of(batch["triples"], part, heads, length)
-        allowed = jnp.broadcast_to(allowed_pairs(batch["mask"], part), positive.shape)
-        flat = (x.reshape(*x.shape[:2], -1) for x in (logits(weights, features, batch, part), positive, allowed))
-        total = total + multilabel_loss(*flat).sum(1)
+        positive = pairs_of(batch["triples"], part, number or num_predicates, length)
+        found = logits(weights, features, batch, part)
+        total = total + multilabel_loss(found, positive, allowed_pairs(batch["mask"], part)).sum(1)
     return total
 
 

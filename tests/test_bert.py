@@ -196,6 +196,28 @@ def test_what_is_kept_for_the_backward_pass_changes_no_gradient(parameters):
     assert np.abs(other.up.weight - whole.up.weight).max() > 0.01 * np.abs(whole.up.weight).max()
 
 
+@pytest.mark.parametrize("dropped", [False, True])
+def test_what_is_kept_for_the_backward_pass_takes_less_memory(parameters, dropped):
+    """The bytes that the forward pass hands on, with dropout and without; planted: no `keep` where there is none."""
+    key = jax.random.key(0) if dropped else None
+    embedded = jnp.zeros((2, 6, CONFIG.hidden_dim))
+
+    def bytes_kept(keep):
+        config = dataclasses.replace(CONFIG, keep=keep)
+
+        def backward(layers):
+            return jax.vjp(lambda x: model.transform(x, embedded, MASK, config=config, key=key), layers)[1]
+
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(backward, layers)))
+
+    layers = parameters.encoder.layers
+    whole, products, inputs = (bytes_kept(keep) for keep in ("everything", "products", "layers"))
+    assert inputs < products < whole
+    # At most the weights, the input of each layer, the mask, and a few words of seeds.
+    own = sum(leaf.nbytes for leaf in jax.tree.leaves(layers)) + CONFIG.num_layers * embedded.nbytes
+    assert inputs < own + 200
+
+
 def test_half_precision(parameters):
     """Products in bfloat16: near the result in float32, with gradients that are finite and of the weights' type."""
     head = model.initial_head(jax.random.key(2), CONFIG, 3)

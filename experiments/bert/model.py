@@ -283,20 +283,19 @@ def every_layer(
 
 def _scanned(layers, embedded, mask, config: Config, key) -> tuple[Callable[..., Any], Any, Any]:
     """The body of the scan, what it scans over, and what it begins with."""
-    bias = jnp.where(mask, 0.0, -1e9)
-    if key is None:
-        return lambda hidden, x: layer(x[0], hidden, bias, None, config), (layers, None), embedded
-    first, rest = jax.random.split(key)
-    # One draw for the whole network: a pair of numbers is the seed of a mask.
-    seeds = jax.random.bits(rest, (config.num_layers, 3, 2), jnp.uint32)
-    hidden = dropout(jax.random.bits(first, (2,), jnp.uint32), embedded, config.dropout)
-    body = functools.partial(_layer_with_seeds, config=config, bias=bias)
+    seeds, hidden = None, embedded
+    if key is not None:
+        first, rest = jax.random.split(key)
+        # One draw for the whole network: a pair of numbers is the seed of a mask.
+        seeds = jax.random.bits(rest, (config.num_layers, 3, 2), jnp.uint32)
+        hidden = dropout(jax.random.bits(first, (2,), jnp.uint32), embedded, config.dropout)
+    body = functools.partial(_layer_of, config=config, bias=jnp.where(mask, 0.0, -1e9))
     if config.keep != "everything":
         body = jax.checkpoint(body, policy=KEPT[config.keep], prevent_cse=False)
     return body, (layers, seeds), hidden
 
 
-def _layer_with_seeds(hidden, x, *, config, bias):
+def _layer_of(hidden, x, *, config, bias):
     return layer(x[0], hidden, bias, x[1], config)
 
 

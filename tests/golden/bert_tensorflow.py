@@ -1,4 +1,4 @@
-"""Writes a checkpoint by TensorFlow, laid out as Google's BERT: what ``tests/test_bert_weights.py`` reads.
+"""Writes a checkpoint by TensorFlow, laid out as Google's BERT: what ``tests/test_bert_files.py`` reads.
 
     python tests/golden/bert_tensorflow.py     # in an environment with tensorflow-cpu==2.21.0; writes bert_tensorflow/
 

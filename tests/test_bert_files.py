@@ -62,6 +62,37 @@ def test_a_checkpoint_of_tensorflow():
     assert model.parts(parameters) == ["encoder", "pooler", "masked"]
 
 
+def test_a_checkpoint_as_google_has_it(tmp_path):
+    """Saved and loaded to the same bits, under the names that TensorFlow's own has; what it cannot hold is refused.
+
+    TensorFlow reads the last of them, too, every value: ``tests/golden/bert_tensorflow.py PREFIX``. Planted: kernels
+    with outputs first, which failed.
+    """
+    for has_heads in (True, False):
+        directory = tmp_path / str(has_heads)
+        directory.mkdir()
+        parameters = initial(CONFIG)
+        parameters = parameters if has_heads else parameters._replace(masked=None, pooler=None)
+        weights.save_google(directory, CONFIG, parameters)
+        config, found = weights.load(directory)
+        assert config == CONFIG
+        assert model.parts(found) == model.parts(parameters)
+        jax.tree.map(np.testing.assert_array_equal, found, parameters)
+    whole = weights.load(tmp_path / "True")[1]
+    layer = Bundle(tmp_path / "True" / "bert_model.ckpt").read("bert/encoder/layer_1/intermediate/dense/kernel")
+    np.testing.assert_array_equal(layer, whole.encoder.layers.up.weight[1])
+    others = "adam", "global_step", "seq_relationship"
+    theirs = {name for name in Bundle(TENSORFLOW / "bert_model.ckpt").entries if not any(o in name for o in others)}
+    weights.save_google(tmp_path, *weights.load(TENSORFLOW))
+    assert set(Bundle(tmp_path / "bert_model.ckpt").entries) == theirs
+    for change in ({"first_position": 2}, {"epsilon": 1e-5}):
+        with pytest.raises(ValueError, match=r"hold BERT with epsilon 1e-12 and without a task's head; got first_pos"):
+            weights.save_google(tmp_path, dataclasses.replace(CONFIG, **change), whole)
+    head = model.Linear(jnp.zeros((16, 2)), jnp.zeros(2))
+    with pytest.raises(ValueError, match="encoder, pooler, masked, head"):
+        weights.save_google(tmp_path, CONFIG, whole._replace(head=head))
+
+
 TENSORS = {f"bert/layer_{i}/kernel": np.full((i + 1, 3), i, np.float32) for i in range(40)} | {
     "step": np.array(7),
     "half": np.arange(5, dtype=np.float16),

@@ -3,6 +3,7 @@
     config, parameters = load(directory)      # Hugging Face: config.json, model.safetensors
     config, parameters = load(directory)      # Google: bert_config.json, *.ckpt.index, *.ckpt.data-00000-of-00001
     save(directory, config, parameters)       # Hugging Face's again
+    save_google(directory, config, parameters)
 
 Every tensor must have a place and every place a tensor: what is missing, left over or of another shape is named in one
 error. Tensors that are no weights of this model (numbers of positions, the optimizer's moments, the head for the next
@@ -22,8 +23,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from experiments import checkpoints
+from experiments.bert import bundle
 from experiments.bert.bundle import Bundle, CheckpointError
-from experiments.bert.model import Config, Encoder, Layer, Linear, MaskedHead, Norm, Parameters
+from experiments.bert.model import Config, Encoder, Layer, Linear, MaskedHead, Norm, Parameters, parts
 from experiments.files import write_atomically
 
 #: The name of each part of a layer in Hugging Face's files.
@@ -49,6 +51,8 @@ ROBERTA_NAMES = {
     "classifier.out_proj.": "classifier.",
 }
 MODEL_TYPES = {"bert": 0, "roberta": 1, "xlm-roberta": 1}
+#: What Google's files do not say, for its model has no other.
+GOOGLE_EPSILON = 1e-12
 #: No weights of this model.
 IGNORED = ("position_ids", "cls.seq_relationship", "global_step", ".adam_m", ".adam_v", "cls.predictions.decoder")
 
@@ -171,10 +175,10 @@ def google_source(directory: Path) -> Source:
     found = sorted(directory.glob("*.index"))
     if len(found) != 1:
         raise CheckpointError(f"{directory} must have one checkpoint (*.index); it has {len(found)}")
-    bundle = Bundle(found[0].with_suffix(""))
-    names = {google_name(name): name for name in bundle.entries}
-    shapes = {plain: bundle.entries[name].shape for plain, name in names.items()}
-    return Source(found[0], shapes, lambda name: bundle.read(names[name]), False)
+    checkpoint = Bundle(found[0].with_suffix(""))
+    names = {google_name(name): name for name in checkpoint.entries}
+    shapes = {plain: checkpoint.entries[name].shape for plain, name in names.items()}
+    return Source(found[0], shapes, lambda name: checkpoint.read(names[name]), False)
 
 
 def plain_name(name: str) -> str:
@@ -288,11 +292,11 @@ def parameters_of(values: dict[tuple[str, ...], np.ndarray]) -> Parameters:
     def build(kind: Any, *path: str) -> Any:
         return kind(*[jnp.asarray(values[(*path, field)]) for field in kind._fields])
 
-    parts = {
+    layers = {
         field: build(Norm if field.endswith("norm") else Linear, "encoder", "layers", field) for field in LAYER_NAMES
     }
     words, positions, types = (jnp.asarray(values[("encoder", table)]) for table in TABLES)
-    encoder = Encoder(words, positions, types, build(Norm, "encoder", "norm"), Layer(**parts))
+    encoder = Encoder(words, positions, types, build(Norm, "encoder", "norm"), Layer(**layers))
     heads = {name: build(Linear, name) for name in ("pooler", "head") if (name, "weight") in values}
     if ("masked", "bias") in values:
         dense, norm = build(Linear, "masked", "dense"), build(Norm, "masked", "norm")
@@ -306,40 +310,82 @@ def named_arrays(parameters: Parameters) -> dict[tuple[str, ...], np.ndarray]:
     return {tuple(key.name for key in path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def save(directory: Path, config: Config, parameters: Parameters) -> None:
-    """Writes ``config.json`` and ``model.safetensors`` in float32, as Hugging Face's BERT or RoBERTa reads them."""
-    values, roberta = named_arrays(parameters), config.first_position > 0
+def tensors_of(config: Config, parameters: Parameters, *, transposed: bool) -> dict[str, np.ndarray]:
+    """The tensors of a file by Hugging Face's names without a prefix; ``transposed`` is outputs first."""
+    values, tensors = named_arrays(parameters), {}
     found = {"pooler": "pooler.", "masked": "cls.predictions.", "head": "classifier."}
-    parts = {name for field, name in found.items() if getattr(parameters, field) is not None}
-    prefix = ("roberta." if roberta else "bert.") if parts - {"pooler."} else ""
-    tensors = {}
-    for name, place in wanted(config, parts).items():
+    heads = {name for field, name in found.items() if getattr(parameters, field) is not None}
+    for name, place in wanted(config, heads).items():
         value = values[place.path] if place.layer is None else values[place.path][place.layer]
-        value = np.ascontiguousarray(value.T if place.transposed else value)
-        tensors[saved_name(name, prefix, roberta and parameters.head is not None)] = value
-    kind = "Roberta" if roberta else "Bert"
-    task = "Model" if not prefix else "ForSequenceClassification" if parameters.head is not None else "ForMaskedLM"
-    described = {
-        "architectures": [kind + task],
-        "model_type": kind.lower(),
+        tensors[name] = np.ascontiguousarray(value.T if place.transposed and transposed else value)
+    return tensors
+
+
+def described(config: Config) -> dict[str, Any]:
+    """What ``config.json`` and ``bert_config.json`` say alike."""
+    return {
         "vocab_size": config.vocabulary_size,
         "hidden_size": config.hidden_dim,
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.mlp_dim,
         "max_position_embeddings": config.num_positions,
-        "pad_token_id": config.first_position - 1 if roberta else 0,
         "type_vocab_size": config.num_types,
-        "layer_norm_eps": config.epsilon,
         "hidden_act": config.activation,
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
     }
+
+
+def write_config(path: Path, content: dict[str, Any]) -> None:
+    """Writes the sizes of a model."""
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def save(directory: Path, config: Config, parameters: Parameters) -> None:
+    """Writes ``config.json`` and ``model.safetensors`` in float32, as Hugging Face's BERT or RoBERTa reads them."""
+    roberta, has_head = config.first_position > 0, parameters.head is not None
+    alone = not has_head and parameters.masked is None
+    prefix = "" if alone else "roberta." if roberta else "bert."
+    tensors = {
+        saved_name(name, prefix, roberta and has_head): value
+        for name, value in tensors_of(config, parameters, transposed=True).items()
+    }
+    kind = "Roberta" if roberta else "Bert"
+    task = "Model" if alone else "ForSequenceClassification" if has_head else "ForMaskedLM"
+    content = {"architectures": [kind + task], "model_type": kind.lower()} | described(config)
+    content |= {"pad_token_id": config.first_position - 1 if roberta else 0, "layer_norm_eps": config.epsilon}
     if parameters.head is not None:
-        described["num_labels"] = parameters.head.bias.shape[0]
+        content["num_labels"] = parameters.head.bias.shape[0]
     write_atomically(directory / "model.safetensors", lambda file: save_file(tensors, file, {"format": "pt"}))
     checkpoints.seal(directory / "model.safetensors")
-    write_atomically(directory / "config.json", (json.dumps(described, indent=2) + "\n").encode())
+    write_config(directory / "config.json", content)
+
+
+def save_google(directory: Path, config: Config, parameters: Parameters) -> None:
+    """Writes ``bert_config.json`` and ``bert_model.ckpt.*`` in float32, as Google's BERT reads them.
+
+    Raises:
+      ValueError: if the model is one that these files cannot hold: RoBERTa, another epsilon, or with a task's head.
+    """
+    if config.first_position or config.epsilon != GOOGLE_EPSILON or parameters.head is not None:
+        raise ValueError(
+            f"save_google: Google's files hold BERT with epsilon {GOOGLE_EPSILON} and without a task's head; got"
+            f" first_position {config.first_position}, epsilon {config.epsilon} and {', '.join(parts(parameters))}"
+        )
+    tensors = tensors_of(config, parameters, transposed=False)
+    bundle.write(directory / "bert_model.ckpt", {written_by_google(name): value for name, value in tensors.items()})
+    write_config(directory / "bert_config.json", described(config))
+
+
+def written_by_google(name: str) -> str:
+    """A tensor's name in Google's files: the opposite of ``google_name``."""
+    if name == "cls.predictions.bias":
+        return "cls/predictions/output_bias"
+    name = name if name.startswith("cls.") else f"bert.{name}"
+    name = name.replace("layer.", "layer_").replace("LayerNorm.weight", "LayerNorm.gamma")
+    name = name.replace("LayerNorm.bias", "LayerNorm.beta").replace("_embeddings.weight", "_embeddings")
+    return name.replace(".weight", ".kernel").replace(".", "/")
 
 
 def saved_name(name: str, prefix: str, roberta_classifier: bool) -> str:

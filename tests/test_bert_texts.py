@@ -170,6 +170,10 @@ def test_json_lines(tmp_path):
     for problem, reason in zip(problems, expected, strict=False):
         assert problem.reason.startswith(reason)
     assert len(problems) == 5
+    path.write_text(r'{"text": "good", "label": "\ud83d\ude00"}' + "\n" + r'{"text": "good", "label": "\ude00"}')
+    examples, problems = data.read(path, "classification")
+    assert examples[0].labels == ("\U0001f600",)
+    assert problems == [(2, r"half of a surrogate pair, '\ude00', is no character")]
     path.write_text('{"text": "a cat", "spans": [[2, 5, "x"]]}\n{"text": "a cat", "spans": [[2, 6, "x"]]}')
     examples, problems = data.read(path, "spans")
     assert examples[0].spans == ((2, 5, "x"),)

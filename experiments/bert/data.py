@@ -88,7 +88,7 @@ def read(path: Path, task: str) -> tuple[list[Example], list[Problem]]:
                 examples.append(Example(number, line.strip(), None, (), ()))
                 continue
             if not by_tabs:
-                examples.append(PARSERS[task](number, json.loads(line)))
+                examples.append(PARSERS[task](number, json_of(line)))
                 continue
             fields = line.split("\t")
             if number == 1 and "label" in fields:
@@ -103,10 +103,24 @@ def read(path: Path, task: str) -> tuple[list[Example], list[Problem]]:
     return examples, problems
 
 
+def json_of(line: str) -> Any:
+    """The value of a line of JSON, which must be text that can be written again."""
+    value = json.loads(line)
+    return encodable(value) if "\\u" in line else value
+
+
+def encodable(value: Any) -> Any:
+    """A value of JSON, unless an escape in it is half of a surrogate pair: no character, and no file can hold it."""
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 def reason_of(error: Exception) -> str:
     """Why a line cannot be used, in words."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 from byte {error.start} on"
+    if isinstance(error, UnicodeEncodeError):
+        return f"half of a surrogate pair, {error.object[error.start]!a}, is no character"
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error}"
     if isinstance(error, RecursionError):

@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import rich
 
-from experiments.bert.data import DataError, Problem, reason_of
+from experiments.bert.data import DataError, Problem, encodable, json_of, reason_of
 
+NEWLINE, BYTE_ORDER_MARK = b"\n", b"\xef\xbb\xbf"
 Place = tuple[int, int]
 """First character and the one after the last."""
 Triple = tuple[str, str, str]
@@ -88,8 +89,21 @@ def read(path: Path) -> tuple[list[Example], list[Problem]]:
             problems.append(Problem(number, reason_of(error)))
     if not examples:
         first = f"; {problems[0].line}: {problems[0].reason}" if problems else ""
-        raise DataError(f"{path}: no record can be used{first}")
+        raise DataError(f"{path}: no record can be used{array_problem(content) or first}")
     return examples, problems
+
+
+def array_problem(content: bytes) -> str:
+    """Why a file that begins as one JSON array is none, and in which line; nothing for other files."""
+    if not content.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"["):
+        return ""
+    try:
+        json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return f"; its JSON array is not UTF-8 in line {1 + content.count(NEWLINE, 0, error.start)}"
+    except (ValueError, RecursionError) as error:
+        return f"; its JSON array ends early: {reason_of(error)}"
+    return ""
 
 
 Records = Iterable[tuple[int, Callable[[], Any]]]
@@ -102,10 +116,12 @@ def json_records(content: bytes) -> Records:
     with contextlib.suppress(ValueError, RecursionError):  # lines, or a file with a bad one
         whole = json.loads(content.decode("utf-8-sig"))
     if isinstance(whole, list):
-        return [(number, lambda entry=entry: entry) for number, entry in enumerate(whole, 1)]
+        return [(number, lambda entry=entry: encodable(entry)) for number, entry in enumerate(whole, 1)]
     if isinstance(whole, dict) and not whole.keys() & {"text", "tokens"}:
         pairs = enumerate(whole.items(), 1)
-        return [(n, lambda text=text, found=found: {"text": text, "spo_list": found}) for n, (text, found) in pairs]
+        return [
+            (n, lambda pair=pair: encodable(dict(zip(("text", "spo_list"), pair, strict=True)))) for n, pair in pairs
+        ]
     lines = content.split(b"\n")
     return [
         (number, lambda line=line, number=number: json_line(line, number))
@@ -119,13 +135,13 @@ def json_line(line: bytes, number: int) -> Any:
     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
     if not text.strip():
         raise ValueError("empty")
-    return json.loads(text)
+    return json_of(text)
 
 
 def conll(content: bytes) -> Records:
     """The texts of CoNLL04's columns; the number is that of the first line."""
     texts: list[tuple[int, list[bytes]]] = []
-    for number, line in enumerate(content.split(b"\n"), 1):
+    for number, line in enumerate(content.removeprefix(BYTE_ORDER_MARK).split(b"\n"), 1):
         if line.startswith(b"#doc"):
             texts.append((number, []))
         elif line.strip():

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.files import write_atomically
 from experiments.information_extraction import model
 from experiments.information_extraction.data import DataError, Example
@@ -97,5 +95,5 @@ def found_in(
 
 def extract(directory: Path, texts: Iterable[str]) -> list[dict[str, Any]]:
     """``predict`` as a function of texts."""
-    lines = enumerate((text.encode() for text in texts), 1)
-    return list(found_in(model.load(directory), lines, int(np.int32(32))))
+    lines = enumerate((text.encode("utf-8", "surrogatepass") for text in texts), 1)
+    return list(found_in(model.load(directory), lines, 32))

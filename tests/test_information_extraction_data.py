@@ -59,9 +59,15 @@ def test_bad_records_are_counted_with_their_numbers_and_reasons(tmp_path):
         (8, "not JSON"),
         (9, "tokens must be a list with something in it"),
     ]
-    (tmp_path / "none.jsonl").write_bytes(b"[]\n1\n")
-    with pytest.raises(DataError, match="no record can be used; 1: a record must be an object; got list"):
+    (tmp_path / "none.jsonl").write_bytes(b"{}\n1\n")
+    with pytest.raises(DataError, match="no record can be used; 1: no 'text'"):
         data.read(tmp_path / "none.jsonl")
+    # In one array a fault is one of the whole file, which says where it is.
+    array = b'[\n {"text": "Ada wed Bob"},\n {"text": "caf\xe9"}\n]'
+    for content, reason in ((array, "is not UTF-8 in line 3"), (array[:40], "ends early: not JSON: .* line 3 column")):
+        (tmp_path / "array.json").write_bytes(content)
+        with pytest.raises(DataError, match=f"no record can be used; its JSON array {reason}"):
+            data.read(tmp_path / "array.json")
     with pytest.raises(DataError, match=r"must end in \.jsonl, \.json or \.txt"):
         data.read(
             tmp_path / "none.jsonl".replace("jsonl", "csv")
@@ -74,8 +80,20 @@ def test_bad_records_are_counted_with_their_numbers_and_reasons(tmp_path):
         data.load(tmp_path, None, None, 0, False)
 
 
+def test_half_of_a_surrogate_pair_is_a_bad_record(tmp_path):
+    """It can be read as JSON, but neither cut into tokens nor written; whole pairs are characters."""
+    for name, before, between, after in (("a.jsonl", "", "\n", ""), ("a.json", "[", ",", "]")):
+        texts = [f'{{"text": "{text}", "spo_list": []}}' for text in (r"\ud83d\ude00", r"a \ud83d b")]
+        (tmp_path / name).write_text(before + between.join(texts) + after)
+        [example], problems = data.read(tmp_path / name)
+        assert example.text == "\U0001f600"
+        assert problems == [(2, r"half of a surrogate pair, '\ud83d', is no character")]
+
+
 def test_a_relation_of_no_entity_is_a_bad_record(tmp_path):
-    (tmp_path / "a.txt").write_bytes(SHAPES["conll04.txt"] + b"#doc 2\n0\tAda\tO\t['wed']\t[0]\n#doc 3\n0\tAda\n")
+    (tmp_path / "a.txt").write_bytes(
+        b"\xef\xbb\xbf" + SHAPES["conll04.txt"] + b"#doc 2\n0\tAda\tO\t['wed']\t[0]\n#doc 3\n0\tAda\n"
+    )
     examples, problems = data.read(tmp_path / "a.txt")
     assert len(examples) == 1
     assert problems[0] == (5, "wed of tokens 0 and 0, one of which is in no entity")
@@ -157,5 +175,12 @@ def test_swapped_pairs_keep_their_triples():
     assert changed.text in ("old Eve wed Adam", "new Eve wed Bob")
     assert changed.triples[0][0] == "Eve"
     assert all(protocols.as_triple(changed.text, m) in changed.triples for m in changed.mentions)
+    # Words stay where nothing of them is exchanged, beside it too: "Lovelace wed" and "Bob" are gone.
+    words = (0, 3), (4, 7), (8, 20), (17, 20), (21, 24)
+    changed = augment.swapped(
+        example._replace(words=words), mentions[:1], {"wed": [("Eve", "Adam")]}, np.random.default_rng(1)
+    )
+    assert changed.text == "old Eve wed Adam"
+    assert [changed.text[slice(*word)] for word in changed.words] == ["old", "wed"]
     inner = (Mention((4, 16), "wed", (8, 16)),)
     assert augment.swapped(example, inner, {"wed": [("Eve", "Adam")]}, np.random.default_rng(0)) is None

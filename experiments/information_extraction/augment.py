@@ -65,4 +65,20 @@ def swapped(example: Example, mentions: Sequence[Mention], pairs: Pairs, source:
     if example.tokens is not None:
         ends = np.cumsum([len(token) + 1 for token in whole.split(" ")]) - 1
         tokens = tuple((int(last) - len(token), int(last)) for token, last in zip(whole.split(" "), ends, strict=True))
-    return Example(example.line, whole, triples, kept, tokens)
+    words = None if example.words is None else moved_words(text, example.words, ordered, replaced)
+    return Example(example.line, whole, triples, kept, tokens, words)
+
+
+def moved_words(
+    text: str, words: Sequence[Place], places: Sequence[Place], replaced: dict[str, str]
+) -> tuple[Place, ...]:
+    """The words that nothing of is exchanged, where they stand now; of what comes in, no words are known."""
+    changed = [
+        place for place in places if replaced.get(text[slice(*place)], text[slice(*place)]) != text[slice(*place)]
+    ]
+    found = []
+    for start, end in words:
+        if all(end <= first or last <= start for first, last in changed):
+            by = sum(len(replaced[text[slice(*p)]]) - (p[1] - p[0]) for p in changed if p[1] <= start)
+            found.append((start + by, end + by))
+    return tuple(found)

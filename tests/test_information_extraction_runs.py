@@ -213,7 +213,11 @@ def test_comparison_of_seeds_made_apart(tmp_path, monkeypatch, capsys):
     def run(config):
         made.append(config.out.name)
         value = 0.5 + 0.1 * config.seed + (0.2 + 0.1 * config.seed) * (config.loss == "f1")
-        part = {"string": {"all": {"f1": value}, "unseen": {"f1": value / 2}}, "f1_at_half": value / 4}
+        known = {"f1": 0.3}
+        part = {
+            "string": {"all": {"f1": value}, "look_up": known, "unseen": {"f1": value / 2}},
+            "f1_at_half": value / 4,
+        }
         assert config.start is None or (config.start.parent.name, config.num_epochs) == (f"begin-{config.seed}", 4)
         config.out.mkdir(parents=True)
         (config.out / "result.json").write_text(json.dumps({"valid": part, "test": part}))
@@ -227,4 +231,5 @@ def test_comparison_of_seeds_made_apart(tmp_path, monkeypatch, capsys):
     assert result["means"]["entropy"]["test_f1"] == pytest.approx((0.55, 0.05))
     assert result["differences"]["f1 - entropy"]["test_unseen_f1"] == pytest.approx((0.125, 0.025))
     row = "| f1 - entropy | +0.2500 ± 0.0500 | +0.0625 ± 0.0125 | +0.1250 ± 0.0250 |"
-    assert (tmp_path / "f1.md").read_text().splitlines()[-1] == row
+    lines = (tmp_path / "f1.md").read_text().splitlines()
+    assert (lines[2], lines[-1]) == ("| look-up table | 0.3000 ± 0.0000 | | 0 |", row)

@@ -52,6 +52,7 @@ class Comparison:
 def result_of(config: Config) -> dict[str, Any]:
     """The result of a run, which is made unless it is there."""
     if not (config.out / "result.json").is_file():
+        rich.print(f"[bold]{config.out.name}")
         main(config)
     return json.loads((config.out / "result.json").read_text())
 
@@ -95,7 +96,7 @@ def compare(config: Comparison) -> dict[str, Any]:
     }
     write_json(config.out / f"{config.name}.json", result)
     write_atomically(config.out / f"{config.name}.md", table_of(result).encode())
-    rich.print(result["means"], result["differences"])
+    rich.print(table_of(result))
     return result
 
 
@@ -103,8 +104,10 @@ COLUMNS = {"test_f1": "test F1", "test_f1_at_half": "test F1, thresholds 1/2", "
 
 
 def table_of(result: dict[str, Any]) -> str:
-    """Means and differences, each with its standard error over seeds."""
+    """The look-up table's F1, means and differences, each with its standard error over seeds."""
     lines = [f"| {len(result['seeds'])} seeds | " + " | ".join(COLUMNS.values()) + " |", "|---" * 4 + "|"]
+    known, error = next(iter(result["means"].values()))["test_look_up_f1"]
+    lines.append(f"| look-up table | {known:.4f} ± {error:.4f} | | 0 |")
     for sign, part in (("", result["means"]), ("+", result["differences"])):
         for name, values in part.items():
             cells = [f"{values[key][0]:{sign}.4f} ± {values[key][1]:.4f}" for key in COLUMNS]
@@ -117,6 +120,7 @@ def add(scores: dict[str, list[float]], result: dict[str, Any]) -> None:
     for part in ("valid", "test"):
         of_part = result[part]["string"]
         scores.setdefault(f"{part}_f1", []).append(of_part["all"]["f1"])
+        scores.setdefault(f"{part}_look_up_f1", []).append(of_part["look_up"]["f1"])
         scores.setdefault(f"{part}_unseen_f1", []).append(of_part["unseen"]["f1"])
         scores.setdefault(f"{part}_f1_at_half", []).append(result[part]["f1_at_half"])
 

@@ -196,21 +196,9 @@ class Trainer:
 
     def __init__(self, config: Config):
         if config.tiny:
-            kept = (
-                "out",
-                "task",
-                "train",
-                "valid",
-                "test",
-                "seed",
-                "num_epochs",
-                "save_every",
-                "half",
-                "patience",
-                "model_devices",
-            )
-            changed = {name: getattr(config, name) for name in kept if getattr(config, name) != getattr(Config, name)}
-            config = dataclasses.replace(TINY, **changed, tiny=True)
+            # What was asked for stays: tiny is the rest.
+            changed = {name: value for name, value in vars(config).items() if value != getattr(Config, name)}
+            config = dataclasses.replace(TINY, **changed)
         self.config = config
         self.split = data.load(config.task, config.train, config.valid, config.test, config.seed, config.tiny)
         self.labels = data.label_names(self.split.train, config.task)
@@ -356,6 +344,7 @@ def main(config: Config) -> dict[str, Any]:
                     # Of masked words the geometric mean of their probabilities: of scores the greatest is the best.
                     score = math.exp(-found[name]) if name == "nats" else found[name]
                     state = after_epoch(state, epoch + 1, score)
+                    advance(step, loss=float(loss), epoch=epoch + 1)
                 if step % config.save_every == 0 or place + 1 == trainer.steps_per_epoch:
                     run.save(step, state)
         result = summary(trainer, state, step)

@@ -314,6 +314,7 @@ def main(config: Config) -> dict[str, Any]:
                     score = f1_of(trainer.valid.truths(), only(mentions))
                     run.log(step, valid_f1=score)
                     state = after_epoch(state, epoch + 1, score)
+                    advance(step, loss=float(loss), epoch=epoch + 1, best=float(state.best_score))
                 if evaluated or step % config.save_every == 0:
                     run.save(step, state)
         result = summary(trainer, state, step)

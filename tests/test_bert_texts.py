@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers import Tokenizer as Fast
+from tokenizers import models, pre_tokenizers, processors, trainers
 
-from experiments.bert import data, model, tokens, weights
+from experiments.bert import data, masking, model, tokens, weights
 
 CONFIG = model.Config(20, 16, 2, 4, 24, 12)
 
@@ -68,6 +70,33 @@ def test_offsets_are_those_of_the_text(vocabulary):
     batch = tokenizer.batch([found, pair])
     assert batch.ids.shape == (2, 14)
     assert batch.mask.sum(1).tolist() == [14, 7]
+
+
+def test_offsets_of_a_vocabulary_of_bytes(tmp_path):
+    """RoBERTa's: a character of several tokens has one place, a space before a word is none of it; saved and loaded."""
+    fast = Fast(models.BPE(unk_token="<unk>"))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special, alphabet = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"], pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    fast.train_from_iterator(["the cat saw the cat"] * 3, trainer)
+    fast.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    tokens.Tokenizer(fast, tmp_path).save(tmp_path)
+    tokenizer = tokens.load(tmp_path)
+    text = "the Cat 爱 cat\U0001f600"
+    found = tokenizer.encode(text)
+    places = dict.fromkeys((a, b) for a, b in found.offsets if a < b)
+    assert [text[slice(*place)] for place in places] == ["the", "C", "at", "爱", "cat", "\U0001f600"]
+    for phrase in ("Cat", "爱", "cat\U0001f600"):
+        start = text.index(phrase)
+        first, last = found.span(start, start + len(phrase))
+        assert text[found.offsets[first][0] : found.offsets[last][1]] == phrase
+        assert found.offsets[first - 1][1] <= start, "the first of its tokens"
+    pair = tokenizer.encode("the", "cat")
+    assert pair.texts == [None, 0, None, None, 1, None]
+    batch = tokenizer.batch([found, pair])
+    assert (tokenizer.padding_id, batch.ids[1, -1], masking.mask_id(tokenizer)) == (1, 1, 4)
+    with pytest.raises(tokens.TokenError, match="only a vocabulary of pieces of words can be made smaller"):
+        tokenizer.keep(special)
 
 
 def test_a_saved_tokenizer_is_the_same_and_what_is_baked_in_is_switched_off(vocabulary, tmp_path):

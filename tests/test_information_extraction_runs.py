@@ -91,6 +91,11 @@ def test_eight_sentences_are_learned_by_heart_and_read_again(name, eight, tmp_pa
         damaged_models_are_refused(tmp_path / "run" / "model")
 
 
+def mistakes(wrong, other):
+    missed = {"nothing like it": 5} | ({"another object": other} if other else {})
+    return {"test": {"errors": {"wrong": {"nothing like it": wrong}, "missed": missed}}}
+
+
 def seeds_are_collected(run, directory):
     """Two runs that differ in their losses alone: each of them is drawn, and their mean."""
     seeds = tuple(directory / f"tiny-{number}" for number in (0, 1))
@@ -112,7 +117,15 @@ def seeds_are_collected(run, directory):
     np.testing.assert_allclose(two, 3 * one)
     np.testing.assert_allclose(mean, 2 * one)
     assert (out / "tiny-curves.png").stat().st_size > 1000
-    assert (out / "tiny.md").read_text().count("| tiny |") == 3
+    lines = (out / "tiny.md").read_text().splitlines()
+    assert [line.count("|") for line in lines[:5]] == [9] * 5
+    assert lines[4].startswith("| tiny | mean | 1.0000 ± 0.0000 | 1.0000 ± 0.0000 |")
+    assert collect.mistakes_of({"a": [mistakes(3, 1), mistakes(1, 0)]}) == [
+        "| mistakes on the test, means over seeds | all | nothing like it | another object |",
+        "|---|---|---|---|",
+        "| a, wrong | 2 | 2 | 0 |",
+        "| a, missed | 6 | 5 | 0 |",
+    ]
     (seeds[1] / "result.json").unlink()
     with pytest.raises(DataError, match="tiny-1 has no finished run"):
         collect.collect(collect.Collection(seeds, "tiny", out))

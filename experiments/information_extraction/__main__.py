@@ -44,8 +44,6 @@ def run() -> None:
         sys.exit(str(error))
     if function is predict:
         print(json.dumps(result), file=sys.stderr)
-    elif function is collect:
-        print(json.dumps(result, indent=1))
     elif function is fetch:
         print(result)
 

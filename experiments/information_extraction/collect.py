@@ -1,9 +1,9 @@
-"""The results of finished runs in one file, one table and two figures."""
+"""The results of finished runs in one file, two tables and two figures."""
 
 import json
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,10 @@ class Collection:
 
 
 def collect(config: Collection) -> dict[str, Any]:
-    """Writes ``NAME.json``, ``NAME.md``, ``NAME.png`` and ``NAME-curves.png``; returns means and standard errors."""
+    """Writes ``NAME.json``, ``NAME.md``, ``NAME.png`` and ``NAME-curves.png``, and prints the second of them.
+
+    Returns means and standard errors.
+    """
     groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for directory in sorted(config.runs):
         path = directory / "result.json"
@@ -44,7 +47,9 @@ def collect(config: Collection) -> dict[str, Any]:
         more = {"config": kept, "training": by_epoch(read_metrics(directory), result["steps"] / kept["num_epochs"])}
         groups[re.sub(r"-?\d+$", "", directory.name)].append(result | more)
     rows = [row for name, found in groups.items() for row in rows_of(name, found)]
-    write_atomically(config.out / f"{config.name}.md", ("\n".join([*HEAD, *rows]) + "\n").encode())
+    tables = "\n".join([*HEAD, *rows, "", *mistakes_of(groups)])
+    write_atomically(config.out / f"{config.name}.md", f"{tables}\n".encode())
+    print(tables)
     write_atomically(config.out / f"{config.name}.json", (json.dumps(groups, separators=(",", ":")) + "\n").encode())
     from matplotlib.figure import Figure
 
@@ -70,6 +75,7 @@ MEASURES = {
     "test F1": ("test", "string", "all", "f1"),
     "precision": ("test", "string", "all", "precision"),
     "recall": ("test", "string", "all", "recall"),
+    "look-up F1": ("test", "string", "look_up", "f1"),
     "unseen-triple F1": ("test", "string", "unseen", "f1"),
 }
 HEAD = (
@@ -110,9 +116,35 @@ def rows_of(name: str, results: list[dict[str, Any]]) -> list[str]:
     if len(results) > 1:
         means = {key: mean_of(results, *path) for key, path in MEASURES.items()}
         shown = {key: f"{mean:.4f} ± {error:.4f}" for key, (mean, error) in means.items()}
-        cells = (name, "mean", shown["valid F1"], shown["test F1"], shown["precision"], shown["recall"], "")
-        rows.append("| " + " | ".join([*cells, shown["unseen-triple F1"]]) + " |")
+        rows.append("| " + " | ".join([name, "mean", *shown.values()]) + " |")
     return rows
+
+
+def mistakes_of(groups: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """A table of the mistakes on the test by type, those that are most often made first; means over seeds."""
+    counts = {
+        (name, kind): {
+            reason: float(np.mean([found["test"]["errors"][kind].get(reason, 0) for found in results]))
+            for reason in sorted({key for found in results for key in found["test"]["errors"][kind]})
+        }
+        for name, results in groups.items()
+        for kind in ("wrong", "missed")
+    }
+    totals = Counter[str]()
+    for of_kind in counts.values():
+        totals.update(of_kind)
+    reasons = [reason for reason, _ in totals.most_common()]
+    rows = [
+        f"| {name}, {kind} | {sum(of_kind.values()):.0f} | "
+        + " | ".join(f"{of_kind.get(reason, 0):.0f}" for reason in reasons)
+        + " |"
+        for (name, kind), of_kind in counts.items()
+    ]
+    return [
+        f"| mistakes on the test, means over seeds | all | {' | '.join(reasons)} |",
+        "|---" * (len(reasons) + 2) + "|",
+        *rows,
+    ]
 
 
 #: What curves are drawn of, by the names in the metrics of a run.

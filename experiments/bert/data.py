@@ -132,7 +132,7 @@ def from_fields(number: int, fields: list[str], columns: list[str] | None) -> Ex
     """An example from the fields of a line."""
     if columns is not None:
         if len(fields) != len(columns):
-            raise ValueError(f"{len(fields)} fields; the header has {len(columns)}")
+            raise ValueError(f"{len(fields)} field{'s' * (len(fields) != 1)}; the header has {len(columns)}")
         record = dict(zip(columns, fields, strict=True))
         texts = [record[name] for name in columns if name not in ("label", "index", "id")]
         return classified(

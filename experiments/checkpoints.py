@@ -40,6 +40,12 @@ def damage_of(checkpoint: Path) -> str | None:
     return f"{', '.join(wrong)} not as written" if wrong else None
 
 
+def model_within(directory: Path) -> str:
+    """For the error where a model is wanted and the directory of its run is given; empty for other directories."""
+    within = directory / "model"
+    return f" (it is the directory of a run, whose model is {within})" if within.is_dir() else ""
+
+
 def seal(file: Path) -> None:
     """Writes the checksum of a file beside it, to be looked at by :func:`check`."""
     with file.open("rb") as content:

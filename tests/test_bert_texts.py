@@ -153,7 +153,10 @@ def test_vocabularies_that_cannot_be_used(tmp_path):
     with pytest.raises(tokens.TokenError, match=r"empty is no directory"):
         tokens.load(empty)
     empty.mkdir()
-    with pytest.raises(tokens.TokenError, match=r"neither tokenizer\.json nor vocab\.txt"):
+    with pytest.raises(tokens.TokenError, match=r"neither tokenizer\.json nor vocab\.txt: a model's directory"):
+        tokens.load(empty)
+    (empty / "model").mkdir()
+    with pytest.raises(tokens.TokenError, match=r"it is the directory of a run, whose model is .*empty/model\)"):
         tokens.load(empty)
 
 

@@ -15,6 +15,7 @@ from experiments.bert import tokens
 from experiments.information_extraction import (
     augment,
     data,
+    model,
     prior,
     protocols,
     units,
@@ -90,6 +91,14 @@ def test_half_of_a_surrogate_pair_is_a_bad_record(tmp_path):
         [example], problems = data.read(tmp_path / name)
         assert example.text == "\U0001f600"
         assert problems == [(2, r"half of a surrogate pair, '\ud83d', is no character")]
+
+
+def test_the_directory_of_a_run_is_told_from_that_of_its_model(tmp_path):
+    with pytest.raises(DataError, match="has no extractor: "):
+        model.load(tmp_path)
+    (tmp_path / "model").mkdir()
+    with pytest.raises(DataError, match=r"has no extractor \(it is the directory of a run, whose model is .*model\): "):
+        model.load(tmp_path)
 
 
 def test_a_relation_of_no_entity_is_a_bad_record(tmp_path):

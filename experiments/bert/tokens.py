@@ -14,6 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from experiments.checkpoints import model_within
 from experiments.files import write_atomically
 
 BERT_WORDS = pre_tokenizers.BertPreTokenizer()
@@ -155,7 +156,9 @@ def load(directory: Path) -> Tokenizer:
         return found
     if not pieces.is_file():
         missing = "has neither tokenizer.json nor vocab.txt" if directory.is_dir() else "is no directory"
-        raise TokenError(f"{directory} {missing}: a model's directory has its tokenizer beside its weights")
+        raise TokenError(
+            f"{directory} {missing}{model_within(directory)}: a model's directory has its tokenizer beside its weights"
+        )
     options, settings = {}, directory / "tokenizer_config.json"
     if settings.is_file():
         try:

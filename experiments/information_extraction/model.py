@@ -292,7 +292,8 @@ def load(directory: Path) -> Extractor:
         checkpoints.check(directory / "weights.safetensors")
         arrays = load_file(directory / "weights.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{directory} has no extractor: {error}") from error
+        hint = checkpoints.model_within(directory)
+        raise DataError(f"{directory} has no extractor{hint}: {error}") from error
     found, shapes = sized(directory, sum(array.size for array in arrays.values()), len(arrays))
     sizes = found.sizes
     wanted, names = flat_shapes(shapes), {name: value.shape for name, value in arrays.items()}

@@ -10,7 +10,8 @@ chip's published speed leaves (``benchmarks.chips``), and whether arithmetic or 
 ``compile.json`` and ``compile.md``, row after row, and ``benchmarks.report`` puts the most telling ones into README.md.
 The functions at the size of the compile law (``tests/test_compile.py``) are not compiled again: their costs are taken
 over from what that law leaves in ``build``, so that their rows stand in one place, and it is run first (``make
-compile``).
+compile``). A row that takes half as much again of memory or collectives as it did, by the same compiler, is said so in
+red, and the command ends in status 1; ``tests/test_compile_budgets.py`` holds a few rows to that.
 
 Where no GPU is at hand to try tiles on, some programs compile for an H100 with all products left to cuBLAS alone; their
 rows are marked. On a real one they compile as they are.
@@ -28,6 +29,7 @@ the bare products, cuBLAS's, which a kernel would still have to do. No kernel wa
 
 import hashlib
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +128,24 @@ def key_of(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["name"], row["size"], row["target"]
 
 
+def counted(row: dict[str, Any]) -> dict[str, int]:
+    """What must not double unseen."""
+    return {"temporary bytes": row["temporary bytes"], "collectives": sum(row["collectives"].values())}
+
+
+def beyond(found: dict[str, int], allowed: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """What there is more of than half as much again as is allowed, up to what a compiler rounds memory to."""
+    slack = {"temporary bytes": 2**16, "collectives": 0}
+    return {what: (found[what], allowed[what]) for what in slack if found[what] > 1.5 * allowed[what] + slack[what]}
+
+
+def grown(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """What a row takes far more of, now and before, by the same compiler."""
+    if "error" in before | after or before["compiler"] != after["compiler"]:
+        return {}
+    return beyond(counted(after), counted(before))
+
+
 def law_records() -> dict[str, Any]:
     """The costs of the rows of the compile law, by platform, as its last run left them."""
     found = {}
@@ -137,8 +157,8 @@ def law_records() -> dict[str, Any]:
     return found
 
 
-def main(config: Config) -> dict[str, Any]:
-    """Compiles what is new or changed, and writes the tables after each row."""
+def main(config: Config) -> int:
+    """Compiles what is new or changed, and writes the tables after each row; returns how many rows take far more."""
     path = config.out / "compile.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": [], "law": {}}
     rows = {key_of(row): row for row in results["rows"]}
@@ -147,14 +167,15 @@ def main(config: Config) -> dict[str, Any]:
     rows = {key: row for key, row in rows.items() if key[:2] in known}
     laws = results["law"] | law_records()
 
-    def write() -> dict[str, Any]:
+    num_grown = 0
+
+    def write() -> None:
         order = {(name, size, target): i for i, target in enumerate(TARGETS) for name, size, _ in wanted}
         ordered = sorted(rows.values(), key=lambda row: (order[key_of(row)], row["size"] == "small", row["name"]))
         used = sorted({row["compiler"] for row in ordered})
         results = {"compilers": used, "rows": [with_roofline(row) for row in ordered], "law": laws}
         write_json(path, results)
         write_atomically(config.out / "compile.md", compile_table.everything(results).encode())
-        return results
 
     for target in config.targets:
         for name, size, lower in wanted:
@@ -173,14 +194,19 @@ def main(config: Config) -> dict[str, Any]:
                 break
             except jax.errors.JaxRuntimeError as error:  # what a compiler cannot do is a line of the table
                 row["error"] = str(error).splitlines()[0][:200]
+            more = grown(rows.get(key_of(row), row), row)
+            num_grown += bool(more)
             rows[key_of(row)] = row
             rich.print(compile_table.in_words(row))
+            if more:
+                rich.print(f"[bold red]  far more than before: {more} (now, before)")
             write()
-    return write()
+    write()
+    return num_grown
 
 
 if __name__ == "__main__":
     # Without this the plugin for CUDA asks for libraries that only a GPU needs, and is left out.
     jax.config.update("jax_platforms", "cpu")
     with errors_told():
-        main(tyro.cli(Config, prog="python -m benchmarks.compile", description=__doc__))
+        sys.exit(main(tyro.cli(Config, prog="python -m benchmarks.compile", description=__doc__)) > 0)

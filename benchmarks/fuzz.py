@@ -1,6 +1,6 @@
 """Damaged files of every kind that the experiments read: each must give its data or a clear error.
 
-    python -m benchmarks.fuzz                 # 10,000 files of each kind, about 20 minutes on one core
+    python -m benchmarks.fuzz                 # 10,000 files of each kind, 7 minutes on one core
     python -m benchmarks.fuzz --number 500 --kinds idx safetensors
 
 A file that is right is damaged from one to four times: bits turned, bytes replaced, parts cut out, doubled, moved or

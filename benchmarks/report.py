@@ -4,8 +4,8 @@
     python -m benchmarks.report --check    # exit status 1 if the README is not what this would write
 
 The markers are the comments ``<!-- table:gradient_variance -->``, ``<!-- table:training_curves -->``,
-``<!-- table:speed -->``, ``<!-- table:stress -->``, ``<!-- table:compile -->``, ``<!-- table:platform -->``, and
-``<!-- end -->`` after each of them, on lines of their own.
+``<!-- table:speed -->``, ``<!-- table:stress -->``, ``<!-- table:fuzz -->``, ``<!-- table:compile -->``,
+``<!-- table:platform -->``, and ``<!-- end -->`` after each of them, on lines of their own.
 """
 
 import json
@@ -25,6 +25,7 @@ BEGIN = "<!-- table:gradient_variance -->"
 BEGIN_TRAINING = "<!-- table:training_curves -->"
 BEGIN_SPEED = "<!-- table:speed -->"
 BEGIN_STRESS = "<!-- table:stress -->"
+BEGIN_FUZZ = "<!-- table:fuzz -->"
 BEGIN_PLATFORM = "<!-- table:platform -->"
 BEGIN_COMPILE = "<!-- table:compile -->"
 END = "<!-- end -->"
@@ -129,6 +130,16 @@ def stress_section(found: dict[str, Any]) -> str:
     )
 
 
+def fuzz_section(found: dict[str, Any]) -> str:
+    """How many damaged files of how many kinds were read, refused and lost."""
+    names = ("tried", "data", "refused", "lost")
+    tried, read, refused, lost = (sum(row[name] for row in found.values()) for name in names)
+    return (
+        f"{tried:,} damaged files of {len(found)} kinds: {refused:,} were refused with an error that names the file,"
+        f" {read:,} were read, for the damage did not matter or cannot be seen, and {lost} were lost."
+    )
+
+
 def with_section(readme: str, text: str, marker: str = BEGIN) -> str:
     """The README with the text between its markers."""
     begin, end = readme.find(marker), readme.find(END, max(0, readme.find(marker)))
@@ -162,6 +173,10 @@ def main(settings: Settings) -> int:
         if stress_path.exists():
             stress = json.loads(stress_path.read_text(encoding="utf-8"))
             wanted = with_section(wanted, stress_section(stress), BEGIN_STRESS)
+        fuzz_path = settings.results / "fuzz.json"
+        if fuzz_path.exists():
+            fuzz = json.loads(fuzz_path.read_text(encoding="utf-8"))
+            wanted = with_section(wanted, fuzz_section(fuzz), BEGIN_FUZZ)
         compile_path = settings.results / "compile.json"
         if compile_path.exists():
             compiled = json.loads(compile_path.read_text(encoding="utf-8"))

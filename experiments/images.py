@@ -2,6 +2,7 @@
 download; CIFAR-10 from a directory.
 """
 
+import contextlib
 import hashlib
 import math
 from pathlib import Path
@@ -155,6 +156,14 @@ def find_fashion_mnist(directory: Path | None = None, file: str = FASHION_MNIST_
 def read_fashion_mnist(directory: Path | None, file: str, num_axes: int) -> np.ndarray:
     """One of its four files, found and read; as many entries as were published must be the published ones."""
     path = find_fashion_mnist(directory, file)
+    try:
+        return read_published(path, file, num_axes)
+    except DataError as error:
+        raise DataError(f"{error}. {instead_of(path, file, num_axes)}") from error
+
+
+def read_published(path: Path, file: str, num_axes: int) -> np.ndarray:
+    """A file of Fashion-MNIST by its path; as many entries as were published must be the published ones."""
     found = read_idx(path, num_axes)
     if len(found) == FASHION_MNIST_LENGTHS[file.partition("-")[0]]:
         header = bytes([0, 0, UNSIGNED_BYTES, num_axes]) + np.array(found.shape, ">u4").tobytes()
@@ -162,10 +171,23 @@ def read_fashion_mnist(directory: Path | None, file: str, num_axes: int) -> np.n
         if digest != FASHION_MNIST_SHA256[file]:
             raise DataError(
                 f"{path}: not as published (SHA-256 {digest} instead of {FASHION_MNIST_SHA256[file]}): it is damaged,"
-                " or of another data set. Install the Debian package dataset-fashion-mnist once more, or delete"
-                " the file, and it is downloaded"
+                " or of another data set"
             )
     return found
+
+
+def instead_of(damaged: Path, file: str, num_axes: int) -> str:
+    """What to take in place of a damaged file: a whole one that is here, or where there is one."""
+    for place in (FASHION_MNIST_PACKAGE, cache_directory()):
+        for path in (place / file, place / f"{file}.gz"):
+            if path != damaged and path.is_file():
+                with contextlib.suppress(DataError):
+                    read_published(path, file, num_axes)
+                    return f"{path} is whole: without a data directory, the same command takes it"
+    return (
+        "Install the Debian package dataset-fashion-mnist, once more if it is there; or delete the file, and without a"
+        " data directory the same command downloads it"
+    )
 
 
 def read_idx(path: Path, num_axes: int) -> np.ndarray:

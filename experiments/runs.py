@@ -160,8 +160,8 @@ class Run:
           The step and the state; 0 and ``like`` itself if there is no checkpoint.
 
         Raises:
-          RunError: if there are checkpoints, and all are damaged; if one is of another layout.
-          ValueError: if the checkpoint is whole but not like ``like``.
+          RunError: if there are checkpoints, and all are damaged; if one is of another layout, or whole but not like
+            ``like``.
         """
         if self._metrics is not None:
             raise RunError("restore was called twice")
@@ -201,17 +201,18 @@ class Run:
     def _read(self, step: int, like: Any) -> tuple[Any, int]:
         # Compared before orbax restores: it would cast one type to another without a word.
         record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        then = "go on with the version of the program that began the run, or move the directory away to start over"
         if (layout := record.get("layout", 1)) != LAYOUT:
             raise RunError(
-                f"checkpoint {step} of {self.directory} is of layout {layout}; this program reads layout {LAYOUT}: go"
-                " on with the version of the program that began the run, or move the directory away to start over"
+                f"checkpoint {step} of {self.directory} is of layout {layout}; this program reads layout {LAYOUT}:"
+                f" {then}"
             )
         found, wanted = record["leaves"], described(like)
         for name in wanted | found:
             if found.get(name) != wanted.get(name):
-                raise ValueError(
+                raise RunError(
                     f"checkpoint {step} of {self.directory}: state{name} must be {wanted.get(name, 'absent')};"
-                    f" got {found.get(name, 'absent')}"
+                    f" got {found.get(name, 'absent')}: {then}"
                 )
         parts = ocp.args.Composite(state=ocp.args.StandardRestore(jax.tree.map(placed, like)))
         return self._manager.restore(step, args=parts)["state"], record["metrics_size"]

@@ -17,6 +17,11 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+if os.environ["JAX_PLATFORMS"] != "cpu":
+    # At what precision a user's weights are multiplied is the user's choice (recurrent.scan_affine). By default a TPU
+    # rounds them to bfloat16, and an H100 may round them to TF32 in the products of a batch and not in those of one
+    # example: the laws that compare these are about float32.
+    jax.config.update("jax_default_matmul_precision", "highest")
 # Doctests compare the last line of a traceback: nothing may come after it.
 jax.config.update("jax_traceback_filtering", "off")
 

@@ -1,7 +1,7 @@
 """What the laws run of each row of ``cases``: its data in a dtype, batches of it, its value and gradient."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -75,6 +75,16 @@ def weighted_sum(result: Any) -> Any:
             weights = np.cos(np.arange(leaf.size) + position).reshape(leaf.shape).astype(dtype)
             total = total + (leaf.astype(dtype) * weights).sum()
     return total
+
+
+def operations(jaxpr: Any) -> Iterator[Any]:
+    """Those of a traced function, and of the functions in it."""
+    for operation in jaxpr.eqns:
+        yield operation
+        for inner in jax.tree.leaves(list(operation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from operations(inner)
 
 
 def split(data: dict[str, Any]) -> tuple[list[jax.Array], Any]:

@@ -51,6 +51,12 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_it_learns(tmp_path, monkeypat
     record = json.loads((tmp_path / "whole" / "predictions_test.jsonl").read_text().splitlines()[0])
     for found in record["predicted"]:
         assert record["text"][found["start"] : found["end"]] == found["text"]
+    # A run that is over trains no more when it is started again, and mends a model that was damaged.
+    file = tmp_path / "whole" / "model" / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    assert train.main(small) == expected
+    assert file.read_bytes() == content
     # The model that was saved is one to go on from.
     config, parameters = weights.load(tmp_path / "whole" / "model")
     assert config.num_layers == 2

@@ -36,16 +36,26 @@ def test_weights_that_are_not_as_written_are_refused(tmp_path):
 
 
 @pytest.mark.skipif(not images.FASHION_MNIST_PACKAGE.is_dir(), reason="needs the package dataset-fashion-mnist")
-def test_images_that_are_not_as_published_are_refused(tmp_path):
+def test_images_that_are_not_as_published_are_refused(tmp_path, monkeypatch):
+    """And those that are whole are offered, if there are any."""
     name = "t10k-labels-idx1-ubyte"
     packed = (images.FASHION_MNIST_PACKAGE / f"{name}.gz").read_bytes()
     content = gzip.decompress(packed)
     (tmp_path / name).write_bytes(content)
     assert len(images.read_fashion_mnist(tmp_path, name, 1)) == 10_000
     (tmp_path / name).write_bytes(with_a_bit_changed(content, 5_000))
-    with pytest.raises(DataError, match=rf"{name}: not as published .* Install the Debian package"):
+    offered = rf"{images.FASHION_MNIST_PACKAGE}/{name}.* is whole: without a data directory"
+    with pytest.raises(DataError, match=rf"{name}: not as published .* {offered}"):
         images.read_fashion_mnist(tmp_path, name, 1)
     for damaged in (content[:-1], with_a_bit_changed(packed, 2_000), packed[:-4]):
         (tmp_path / name).write_bytes(damaged)
-        with pytest.raises(DataError, match=name):
+        with pytest.raises(DataError, match=rf"{tmp_path}/{name}: .* {offered}"):
             images.read_fashion_mnist(tmp_path, name, 1)
+    monkeypatch.setattr(images, "FASHION_MNIST_PACKAGE", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / f"{name}.gz").write_bytes(packed[:-9])
+    with pytest.raises(DataError, match=rf"{name}: .* Install the Debian package .* or delete the file"):
+        images.read_fashion_mnist(None, name, 1)
+    (tmp_path / f"{name}.gz").write_bytes(packed)
+    with pytest.raises(DataError, match=rf"{name}: .* {tmp_path}/{name}.gz is whole"):
+        images.read_fashion_mnist(None, name, 1)

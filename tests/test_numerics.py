@@ -9,6 +9,7 @@ quotient of 0 by 0 without a site, and a dozen functions that failed in silence 
 is empty or has a single category.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -31,6 +32,7 @@ from programs import (
     is_float,
     keys,
     leaf_names,
+    operations,
     over,
     program,
     spread_over_devices,
@@ -44,7 +46,10 @@ from jaxlab.distributions import Bernoulli
 
 @over(case for case in CASES if leaf_names(example(case)))
 def test_nan_in_one_example_reaches_no_other(case: Case):
-    """Value and gradient, to the bit; the other examples lie on other devices, and in the same loops."""
+    """Value and gradient, to the bit; the other examples lie on other devices, and in the same loops.
+
+    A GPU adds what is scattered to one place in no fixed order (:func:`moments.bootstrap`): there, to rounding.
+    """
 
     def damaged(leaf):
         return leaf.at[1].set(jnp.nan) if is_float(leaf) else leaf
@@ -56,7 +61,8 @@ def test_nan_in_one_example_reaches_no_other(case: Case):
     ]
     others = np.arange(BATCH) != 1
     for one, other in zip(*map(jax.tree.leaves, results), strict=True):
-        np.testing.assert_array_equal(one[others], other[others])
+        rounding = 0 if jax.default_backend() == "cpu" else 1e-5
+        np.testing.assert_allclose(one[others], other[others], rtol=rounding, atol=rounding)
 
 
 def near_zero(leaf: np.ndarray) -> np.ndarray:
@@ -97,23 +103,14 @@ AS_CONFIGURED = {"recurrent.scan_affine", "recurrent.scan_plain"}
 AS_CONFIGURED |= {f"ordered.{name}" for name in ("distance_to_tree", "spans_to_chart", "balanced_tree", "random_tree")}
 
 
-def operations(jaxpr):
-    """Those of a traced function, and of the functions in it."""
-    for operation in jaxpr.eqns:
-        yield operation
-        for inner in jax.tree.leaves(list(operation.params.values())):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from operations(inner)
-
-
 @over(case for case in CASES if leaf_names(example(case)))
 def test_sums_and_products_of_few_bits_are_made_in_float32(case: Case):
     """On every platform: a TPU rounds the operands of other products to bfloat16, which counts to 256.
 
     Planted and found: a product of matrices at the default precision, and a ``cumsum`` of what came in.
     """
-    traced = jax.make_jaxpr(program(case))(keys()[0], example(case, jnp.bfloat16))
+    with jax.default_matmul_precision("default"):  # on other platforms than CPU, conftest.py asks for more
+        traced = jax.make_jaxpr(program(case))(keys()[0], example(case, jnp.bfloat16))
     for operation in operations(traced.jaxpr):
         if operation.primitive.name not in ADDING:
             continue
@@ -276,8 +273,16 @@ def metric_step(parameters, key):
 STEPS = {step.__name__: step for step in (estimator_step, quantizer_step, recurrent_step, metric_step)}
 
 
+# Looking for NaN reads all results on the host, which the guard refuses where that is not where they are.
+CHECKS = {
+    "values and tracers": lambda: (jax.debug_nans(True), jax.checking_leaks()),
+    "transfers": lambda: (jax.transfer_guard("disallow"),),
+}
+
+
+@pytest.mark.parametrize("checks", list(CHECKS))
 @pytest.mark.parametrize("name", list(STEPS))
-def test_steps_pass_the_checks_that_jax_has(name):
+def test_steps_pass_the_checks_that_jax_has(name, checks):
     """No NaN on the way, no tracer that outlives its trace, nothing sent between host and device without a word."""
     optimizer = optax.sgd(0.1)
 
@@ -292,7 +297,9 @@ def test_steps_pass_the_checks_that_jax_has(name):
     state, first, second = (parameters, optimizer.init(parameters)), *jax.random.split(jax.random.key(0))
     gc.freeze()  # leaks are looked for by a collection at the end of each trace: not among all that was there before
     try:
-        with jax.debug_nans(True), jax.checking_leaks(), jax.transfer_guard("disallow"):
+        with contextlib.ExitStack() as stack:
+            for check in CHECKS[checks]():
+                stack.enter_context(check)
             state, _ = step(state, first)
             state, value = step(state, second)
     finally:

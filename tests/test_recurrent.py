@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
+from programs import operations
 
 from jaxlab import ordered, recurrent
 from jaxlab.recurrent import Affine, LSTMCarry, Residuals, SLSTMCarry, scan_affine, scan_plain
@@ -268,6 +269,18 @@ def test_carry_is_float32_where_weights_are_bfloat16():
     exact = jax.grad(lambda weights: jnp.sum(scan_affine(cell, weights, inputs, carry)[1]))(wide)
     for one, other in zip(gradients, exact, strict=True):
         np.testing.assert_allclose(one.astype(jnp.float32), other, atol=0.03 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize("scan", [scan_affine, scan_plain])
+@pytest.mark.parametrize("precision", [jax.lax.Precision.DEFAULT, jax.lax.Precision.HIGHEST])
+def test_products_are_made_at_the_precision_that_is_set(scan, precision):
+    """Those of both directions. Planted and found: a precision of its own in the gradient of the weights."""
+    cell, weights, carry = CELLS["lstm"]
+    with jax.default_matmul_precision(precision.name.lower()):
+        traced = jax.make_jaxpr(jax.grad(lambda weights: scan(cell, weights, INPUTS, carry)[1].sum()))(weights)
+    products = [step for step in operations(traced.jaxpr) if step.primitive.name == "dot_general"]
+    assert len(products) >= 4, "of the inputs and in the loop, forward and backward"
+    assert {step.params["precision"] for step in products} == {(precision, precision)}
 
 
 def test_integers_in_the_carry_and_in_the_outputs():

@@ -233,7 +233,7 @@ def test_another_state_is_refused_by_leaf(tmp_path):
         ),
     }
     for message, other in others.items():
-        with Run(tmp_path, Config()) as run, pytest.raises(ValueError, match=message):
+        with Run(tmp_path, Config()) as run, pytest.raises(RunError, match=message + ": go on with the version of the"):
             run.restore(other)
 
 

@@ -299,7 +299,10 @@ def load(directory: Path) -> Extractor:
     wanted, names = flat_shapes(shapes), {name: value.shape for name, value in arrays.items()}
     if wanted != names:
         wrong = sorted(name for name in wanted | names if wanted.get(name) != names.get(name))
-        raise DataError(f"{directory}: weights.safetensors does not fit extractor.json: {', '.join(wrong)}")
+        raise DataError(
+            f"{directory}: weights.safetensors does not fit extractor.json: {', '.join(wrong)}; the command that"
+            " trained the model writes both again"
+        )
     leaves, structure = jax.tree_util.tree_flatten(shapes)
     parameters = jax.tree_util.tree_unflatten(structure, [jnp.asarray(arrays[name]) for name in wanted])
     del leaves

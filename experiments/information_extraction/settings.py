@@ -52,7 +52,8 @@ def read(directory: Path, declared: type, num_numbers: int, num_arrays: int) -> 
         if not 1 <= settings.max_length <= settings.sizes.max_length:
             raise ValueError(f"max_length must be 1 to {settings.sizes.max_length}; got {settings.max_length}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise DataError(f"{directory} has no extractor: {FILE}: {str(error)[:300]}") from error
+        again = "if it was written by another version of the program, the command that trained it writes it again"
+        raise DataError(f"{directory} has no extractor: {FILE}: {str(error)[:300]}; {again}") from error
     return settings
 
 

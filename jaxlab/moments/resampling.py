@@ -54,7 +54,8 @@ def jackknife(statistic: Callable) -> Callable:
       A function of samples to an :class:`Estimate`.
 
     Gradient:
-      Exact; that of the value has the bias of order 1 / n taken off too, as a gradient of what T tends to.
+      Exact; that of the value has the bias of order 1 / n taken off too, as a gradient of what T tends to. On a GPU its
+      terms are added in no fixed order, as those of :func:`bootstrap`.
 
     Raises:
       ValueError: when called, if there are fewer than 2 samples.
@@ -96,7 +97,9 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
       A function of a key (consumed) and samples to a :class:`Bootstrap`. Its ``value`` is the statistic as it is.
 
     Gradient:
-      Exact with the draws held fixed, also through the order of the resampled statistics.
+      Exact with the draws held fixed, also through the order of the resampled statistics. That of a sample adds up what
+      comes from each of its copies: on a GPU in no fixed order, so that two runs may differ in their last bits
+      (``XLA_FLAGS=--xla_gpu_deterministic_ops=true`` fixes it).
 
     Raises:
       ValueError: if ``num_resamples`` is below 2, or ``level`` outside (0, 1); when called, if there are fewer than 2

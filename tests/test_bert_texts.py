@@ -64,6 +64,10 @@ def test_offsets_are_those_of_the_text(vocabulary):
     short = tokenizer.encode(text, max_length=5)
     assert (len(short.ids), short.truncated, short.span(18, 24)) == (5, True, None)
     assert not tokenizer.encode(text).truncated, "a length is asked for anew each time"
+    for second, least in ((None, 2), ("the", 3)):
+        assert len(tokenizer.encode(text, second, max_length=least).ids) == least
+        with pytest.raises(ValueError, match=f"max_length must be at least {least} here; got {least - 1}"):
+            tokenizer.encode(text, second, max_length=least - 1)
     assert tokenizer.encode("").ids == [2, 3]
     pair = tokenizer.encode("the cat", "北京")
     assert pair.types == [0, 0, 0, 0, 1, 1, 1]

@@ -120,6 +120,22 @@ def test_with_nothing_given_it_takes_the_film_reviews_and_parts_them_by_films(ca
     assert "Pang and Lee" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("num_epochs", 0, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("model_devices", 0, "at least 1"),
+        ("layer_decay", 0.0, "above 0"),
+        ("ema", 1.0, r"in \[0, 1\)"),
+        ("warmup", -0.1, r"in \[0, 1\)"),
+    ],
+)
+def test_settings_out_of_range_are_refused(name, value, allowed):
+    with pytest.raises(ValueError, match=f"Config: {name} must be {allowed}; got {value}"):
+        train.Trainer(dataclasses.replace(Config(tiny=True), **{name: value}))
+
+
 def encoded_spans(text, spans, max_length=None):
     tokenizer = tokens.from_texts([text], "a test")
     example = data.with_spans(1, {"text": text, "spans": spans})

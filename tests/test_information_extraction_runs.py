@@ -210,7 +210,9 @@ def test_settings_out_of_range_are_refused(eight, tmp_path):
         ({"threshold": 1.0}, r"threshold must be in \(0, 1\); got 1\.0"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\); got 1\.0"),
         ({"max_length": 600}, "max_length must be at most 512 here; got 600"),
-        ({"num_epochs": 0}, "must be at least 1"),
+        ({"num_epochs": 0}, "num_epochs must be at least 1; got 0"),
+        ({"object_power": -1.0}, r"object_power must be above 0; got -1\.0"),
+        ({"ema": 1.0}, r"ema must be in \[0, 1\); got 1\.0"),
     ):
         with pytest.raises(ValueError, match=message):
             train.Trainer(small(eight, tmp_path, **change))

@@ -1,9 +1,32 @@
-"""What fine-tuning shares whatever it trains: the rate by step, the mean of weights, and the best of these."""
+"""What fine-tuning shares: what settings may be, the rate by step, the mean of weights, and the best of these."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+
+def check_settings(config: Any, *, counts: Sequence[str], positive: Sequence[str], shares: Sequence[str]) -> None:
+    """Refuses settings out of their ranges.
+
+    Args:
+      config: the settings.
+      counts: which must be at least 1.
+      positive: which must be above 0.
+      shares: which must be in [0, 1).
+
+    Raises:
+      ValueError: if one is not.
+    """
+    for names, allowed, is_right in (
+        (counts, "at least 1", lambda value: value >= 1),
+        (positive, "above 0", lambda value: value > 0),
+        (shares, "in [0, 1)", lambda value: 0 <= value < 1),
+    ):
+        for name in names:
+            if not is_right(getattr(config, name)):
+                raise ValueError(f"Config: {name} must be {allowed}; got {getattr(config, name)}")
 
 
 def triangle(count: jax.Array, rising: int, total: int) -> jax.Array:

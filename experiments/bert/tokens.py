@@ -90,10 +90,16 @@ class Tokenizer:
           text: may be empty: nothing is left but the surrounding tokens.
           second: a second text.
           max_length: how many tokens there may be; the longer text is cut first.
+
+        Raises:
+          ValueError: if those around the text are more than that.
         """
         if max_length is None:
             self._fast.no_truncation()
         else:
+            least = self._fast.num_special_tokens_to_add(second is not None)
+            if max_length < least:  # tokenizers would cut nothing at all
+                raise ValueError(f"encode: max_length must be at least {least} here; got {max_length}")
             self._fast.enable_truncation(max_length)
         found = self._fast.encode(text) if second is None else self._fast.encode(text, second)
         return Tokens(found.ids, found.type_ids, found.offsets, found.sequence_ids, bool(found.overflowing))

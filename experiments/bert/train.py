@@ -17,7 +17,7 @@ from experiments import devices
 from experiments.bert import data, masking, model, parallel, pretrained, tasks, tokens
 from experiments.bert.config import TINY, TINY_SIZES, Config
 from experiments.bert.data import Example, Split
-from experiments.bert.fitting import after_epoch, averaged, triangle
+from experiments.bert.fitting import after_epoch, averaged, check_settings, triangle
 from experiments.bert.model import Parameters
 from experiments.bert.report import figure, report_problems, summary
 from experiments.bert.tokens import Tokens
@@ -199,6 +199,12 @@ class Trainer:
             # What was asked for stays: tiny is the rest.
             changed = {name: value for name, value in vars(config).items() if value != getattr(Config, name)}
             config = dataclasses.replace(TINY, **changed)
+        check_settings(
+            config,
+            counts=("num_epochs", "patience", "batch_size", "max_length", "save_every", "model_devices"),
+            positive=("learning_rate", "layer_decay", "clip"),
+            shares=("ema", "dropout", "warmup"),
+        )
         self.config = config
         self.split = data.load(config.task, config.train, config.valid, config.test, config.seed, config.tiny)
         self.labels = data.label_names(self.split.train, config.task)

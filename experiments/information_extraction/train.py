@@ -13,7 +13,7 @@ import rich
 
 from experiments import devices
 from experiments.bert import pretrained, tokens
-from experiments.bert.fitting import after_epoch, averaged, triangle
+from experiments.bert.fitting import after_epoch, averaged, check_settings, triangle
 from experiments.bert.train import batch_rows
 from experiments.files import write_json
 from experiments.information_extraction import augment, data, model, pointer, protocols, soft_f1, units
@@ -151,8 +151,12 @@ class Trainer:
             config = dataclasses.replace(
                 config, **{k: v for k, v in TINY.items() if getattr(config, k) == getattr(Config, k)}
             )
-        if min(config.num_epochs, config.batch_size, config.num_subjects, config.evaluate_every) < 1:
-            raise ValueError("Config: num_epochs, batch_size, num_subjects and evaluate_every must be at least 1")
+        check_settings(
+            config,
+            counts=("num_epochs", "batch_size", "max_length", "num_subjects", "evaluate_every", "save_every", "dim"),
+            positive=("learning_rate", "clip", "subject_power", "object_power"),
+            shares=("ema", "dropout", "unit_dropout"),
+        )
         if config.loss == "f1" and (config.decoder, config.selection) != ("pointer", "teacher"):
             raise ValueError("Config: loss 'f1' is for the decoder 'pointer' with the selection 'teacher'")
         if not 0 <= config.swap <= 1:

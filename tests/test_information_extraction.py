@@ -241,6 +241,7 @@ def test_protocols_by_hand():
     assert [int(n[0]) for n in right("partial", shorter)] == [1, 1, 2]
     assert [int(n[0]) for n in right("strict", exact)] == [1, 1, 2]
     assert [int(n[0]) for n in protocols.counted([truth], [[exact]], "strict", {"wed": ("P", "Q")})] == [0, 1, 2]
+    assert protocols.first_words(("\x1c", "wed", "Bob Ray")) == ("\x1c", "wed", "Bob")
     with pytest.raises(ValueError, match="protocol must be one of string, partial, span, strict; got 'exact'"):
         right("exact")
     training = [protocols.Truth(Example(1, "", (("Ada Lovelace", "wed", "Bob Ray"),), ()), ())]

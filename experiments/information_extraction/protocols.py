@@ -49,7 +49,9 @@ def as_triple(text: str, mention: Mention) -> Triple:
 
 def first_words(triple: Triple) -> Triple:
     """A triple with one word of its subject and of its object."""
-    return triple[0].split()[0], triple[1], triple[2].split()[0]
+    # A tokenizer of bytes may find what Python takes for a space, such as "\x1c".
+    subject, thing = ((part.split() or [part])[0] for part in (triple[0], triple[2]))
+    return subject, triple[1], thing
 
 
 def keys_of_truth(truth: Truth, protocol: str) -> dict[Any, Triple]:

@@ -82,6 +82,7 @@ def test_four_sentences_are_learned_by_heart_and_a_killed_run_goes_on_to_the_sam
     small = Config(tiny=True, task="masked", num_epochs=4, patience=4, save_every=25, out=tmp_path / "whole", **paths)
     # A batch that the devices of the tests cannot share: they are threads of one processor.
     monkeypatch.setattr(train, "TINY", dataclasses.replace(train.TINY, dropout=0.01, batch_size=30, learning_rate=1e-2))
+    programs = train.train_step._cache_size()
     expected = train.main(small)
     assert expected["test_nats"] < 0.2 * expected["test_nats_by_frequency"]
     assert expected["test_perplexity"] == pytest.approx(np.exp(expected["test_nats"]))
@@ -102,6 +103,8 @@ def test_four_sentences_are_learned_by_heart_and_a_killed_run_goes_on_to_the_sam
         with pytest.raises(Killed):
             train.main(parts)
     assert train.main(parts) == expected
+    # One step for all epochs, and after it was killed; planted: a first score of a weak type.
+    assert train.train_step._cache_size() == programs + 1
     for name in ("metrics.jsonl", "model/model.safetensors", "result.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 

@@ -248,7 +248,8 @@ class Trainer:
         whole: Any = parameters
         # Moments lie where their parameters do.
         optimizer = make_optimizer(self.config, self.num_steps).init(whole)
-        nothing = jnp.array(-1.0), jnp.array(0)
+        # Of the types that a step gives back, with which it is compiled once: without them they are weak ones.
+        nothing = jnp.array(-1, jnp.float32), jnp.array(0, jnp.int32)
         state = TrainState(parameters, optimizer, parameters, parameters, *nothing)
         # Copied, so that no two parts share memory, which a step gives up.
         return devices.everywhere(self._mesh, jax.tree.map(jnp.copy, state))

@@ -58,7 +58,7 @@ LAWS = Path("build")
 MANUAL = ("sdy.manual_computation", "SPMDFullToShardShape")
 # Without a GPU to try them on, the compiler finds no tiles for some of the products that it would write itself.
 NO_TILES = "Couldn't find output tile sizes"
-LIBRARY_PRODUCTS = {"xla_gpu_enable_triton_gemm": False}
+LIBRARY_PRODUCTS: dict[str, str | bool] = {"xla_gpu_enable_triton_gemm": False}
 
 
 @dataclass(frozen=True)

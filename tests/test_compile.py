@@ -19,6 +19,7 @@ from jax.sharding import SingleDeviceSharding
 from programs import batch, value_and_gradient
 
 from benchmarks import compilers, hlo
+from benchmarks.compiled_functions import FUNCTIONS, Function
 from jaxlab import quantize
 
 BATCH = 8
@@ -105,3 +106,18 @@ def test_training_step_of_a_quantizer_keeps_its_memory(platform: str, num_codes:
     )
     compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(*arguments).compile()
     assert compilers.temporary_bytes(compiled) <= TRAINING_STEP_BYTES
+
+
+@pytest.mark.parametrize("name", ["quantizer ema", "quantizer gradient", "code_usage"])
+def test_a_tpu_scatters_nothing_to_codes(platform: str, name: str):
+    """It would do so one after another. Planted and found: the gradient that a look-up has by itself."""
+    vectors, codes = (jax.ShapeDtypeStruct((8192, *rest), kind) for rest, kind in (((64,), "float32"), ((), "int32")))
+    usage = Function(
+        "code_usage",
+        functools.partial(quantize.code_usage, num_codes=1024),
+        (vectors, vectors, codes),
+        (0, 0, 0),
+    )
+    (function,) = (function for function in (*FUNCTIONS, usage) if function.name == name)
+    program = function.lower(compilers.mesh(platform, 1)).compile().as_text() or ""
+    assert (" scatter(" in program) == (platform == "NVIDIA H100")

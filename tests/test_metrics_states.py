@@ -192,8 +192,22 @@ def test_bad_input_is_refused():
             transform(f1)(logits[:1], labels[:1])
 
 
-def test_the_memory_of_a_large_auc_is_that_of_one_chunk():
-    """8,192 scores, value and gradient: all pairs at once would take 256 MiB and more."""
-    scores, targets = jnp.zeros(8192), jnp.zeros(8192, jnp.int32)
-    program = jax.jit(jax.value_and_grad(metrics.roc_auc)).lower(scores, targets).compile()
-    assert program.memory_analysis().temp_size_in_bytes <= 16 * 2**20
+def temporary_bytes(function, *arguments):
+    return jax.jit(jax.value_and_grad(function)).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("area", [metrics.roc_auc, metrics.partial_auc], ids=["roc_auc", "partial_auc"])
+def test_the_memory_of_a_large_auc_is_that_of_one_chunk(area):
+    """8,192 scores, value and gradient: all pairs at once would take 256 MiB and more. Planted and found: these."""
+    assert temporary_bytes(area, jnp.zeros(8192), jnp.zeros(8192, jnp.int32)) <= 16 * 2**20
+
+
+def test_matrices_of_a_metric_are_made_of_no_example_by_itself():
+    """The confusion matrix and the products of features of 512 examples: one by one, they would take 8 MiB each.
+
+    Planted and found: matrices of each example, and their sum.
+    """
+    x, labels = jnp.zeros((512, 64)), jnp.zeros(512, jnp.int32)
+    matthews = metrics.loss(metrics.matthews(metrics.multiclass(temperature=1.0)))
+    assert temporary_bytes(matthews, x, labels) < 2**20
+    assert temporary_bytes(metrics.loss(metrics.linear_cka()), x, x) < 2**20

@@ -11,8 +11,15 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlab import quantize
 from jaxlab.quantize import nearest_code
-from jaxlab.quantize._sums import sums_by_products, sums_by_segments
-from jaxlab.quantize.nearest import first_minimum, search_blocks, search_tiles
+from jaxlab.quantize._sums import counts_by_comparisons, counts_by_segments, sums_by_products, sums_by_segments
+from jaxlab.quantize.nearest import (
+    first_minimum,
+    rows_at,
+    rows_by_gathering,
+    rows_by_products,
+    search_blocks,
+    search_tiles,
+)
 
 
 def normal(*shape, seed=0, dtype=jnp.float32):
@@ -195,3 +202,30 @@ def test_sums_of_each_code_whichever_way(sums):
     expected = np.zeros((12, 5))
     np.add.at(expected, np.asarray(codes), np.asarray(x, np.float64))
     np.testing.assert_allclose(total, expected[:11], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [counts_by_segments, counts_by_comparisons])
+def test_counts_of_each_code_whichever_way(counts):
+    codes = np.random.default_rng(0).integers(12, size=300).astype(np.int32)  # 11 is nowhere
+    np.testing.assert_array_equal(counts(jnp.asarray(codes), num_codes=11), np.bincount(codes, minlength=12)[:11])
+
+
+def test_rows_of_a_codebook_and_their_gradient_whichever_way():
+    """In two chunks, the second not full; 11 is beyond the last code, and -1 is the last. In a batch too.
+
+    Planted and found: products without the clipping.
+    """
+    codebook = normal(2, 11, 5)
+    codes = jax.random.randint(jax.random.key(1), (2, 50, 31), -1, 12)
+
+    def weighted(rows, codebook, codes):
+        return jnp.sum(rows(codebook, codes) * jnp.cos(jnp.arange(50 * 31 * 5.0)).reshape(50, 31, 5))
+
+    found, expected, as_used = (
+        jax.jit(jax.vmap(jax.value_and_grad(functools.partial(weighted, rows))))(codebook, codes)
+        for rows in (rows_by_products, rows_by_gathering, rows_at)
+    )
+    for one, other, same in zip(found, expected, as_used, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(same, other)
+    np.testing.assert_array_equal(rows_by_products(codebook[0], codes[0]), rows_at(codebook[0], codes[0]))

@@ -1,6 +1,5 @@
 """Areas under curves of one list of scored items: they compare items in pairs."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -17,10 +16,6 @@ from jaxlab.smooth._common import over
 from jaxlab.smooth.quantiles import soft_mask
 
 __all__ = ["average_precision", "partial_auc", "precision_recall_auc", "roc_auc"]
-
-
-# Counts and weights by comparisons, in full: by default a TPU rounds what it multiplies to bfloat16.
-_at = functools.partial(jnp.matmul, precision="highest")
 
 
 def _weighted(name, scores, targets, weights):
@@ -117,7 +112,7 @@ def _check_partial(scores, targets, *, weights=None, max_rate=0.1, **_):
     _check.within("partial_auc", "max_rate", max_rate, 0, 1)
 
 
-@jit(hard_at_zero=("temperature",), check=_check_partial)
+@jit(static=("chunk_size",), hard_at_zero=("temperature",), check=_check_partial)
 def partial_auc(
     scores: Float[Array, "n"],
     targets: Num[Array, "n"] | Bool[Array, "n"],
@@ -125,6 +120,7 @@ def partial_auc(
     weights: Float[Array, "n"] | None = None,
     max_rate: ScalarLike = 0.1,
     temperature: ScalarLike = 1.0,
+    chunk_size: int = 128,
 ) -> Float[Array, ""]:
     r"""The area under the part of the ROC curve with few false positives, scaled so that chance is 1/2.
 
@@ -132,7 +128,7 @@ def partial_auc(
               A = \frac{1}{W_+ W_-} \sum_{j \in -} w_j m_j \sum_{i \in +} w_i\, \sigma\big((s_i - s_j) / \lambda\big)
 
     with :math:`m_j = \sigma((s_j - \theta) / \lambda)` the smooth mask of the highest negatives that weigh
-    :math:`r\, W_-` together. It compares all pairs at once: memory for n x n numbers.
+    :math:`r\, W_-` together.
 
     Args:
       scores: of the items.
@@ -141,6 +137,7 @@ def partial_auc(
       max_rate: r, the largest rate of false positives, in (0, 1].
       temperature: :math:`\lambda`, in the unit of the scores; the number 0 gives
         ``sklearn.metrics.roc_auc_score(max_fpr=r)``, with ties as there: a group of them is a straight line.
+      chunk_size: items that are compared with all others at a time: memory is this times n.
 
     Returns:
       A number of at most 1, in float32 at least; 1/2 if there are no positives or no negatives.
@@ -150,8 +147,8 @@ def partial_auc(
         ``max_rate``.
 
     Raises:
-      ValueError: if the shapes differ, ``max_rate`` is outside (0, 1], ``temperature`` negative, or a target that is
-        not traced outside 0 ... 1.
+      ValueError: if the shapes differ, ``max_rate`` is outside (0, 1], ``temperature`` negative, ``chunk_size`` below
+        1, or a target that is not traced outside 0 ... 1.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -162,18 +159,28 @@ def partial_auc(
     Reference:
       McClish, "Analyzing a Portion of the ROC Curve", 1989 (the scale).
     """
+    _check.at_least("partial_auc", "chunk_size", chunk_size, 1)
     scores, positive, negative = _weighted("partial_auc", scores, targets, weights)
     rate = lax.stop_gradient(jnp.asarray(max_rate, scores.dtype))
     kept = rate * negative.sum()
-    difference = scores[:, None] - scores[None, :]  # of i and j
     if _check.is_zero(temperature):
-        above, tied = (difference > 0).astype(scores.dtype), (difference == 0).astype(scores.dtype)
-        mask = jnp.clip(ratio(kept - _at(negative, above), _at(negative, tied), 0.0), 0, 1)
-        # Along a group of ties the curve is a straight line, of which the share that is kept counts.
-        area = jnp.sum(negative * mask * (_at(positive, above) + _at(positive, tied) * mask / 2))
+
+        def of_item(item):
+            score, weight = item
+            above, tied = (scores > score).astype(scores.dtype), (scores == score).astype(scores.dtype)
+            mask = jnp.clip(ratio(kept - jnp.sum(negative * above), jnp.sum(negative * tied), 0.0), 0, 1)
+            # Along a group of ties the curve is a straight line, of which the share that is kept counts.
+            return weight * mask * jnp.sum(positive * (above + tied * mask / 2))
+
+        area = _in_chunks(of_item, (scores, negative), chunk_size)
     else:
         mask = soft_mask(scores, kept, negative > 0, temperature, negative)
-        area = jnp.sum(negative * mask * (_at(positive, smooth.step(difference, temperature=temperature))))
+
+        def of_item(item):
+            score, weight = item
+            return weight * jnp.sum(positive * smooth.step(scores - score, temperature=temperature))
+
+        area = _in_chunks(of_item, (scores, negative * mask), chunk_size)
     area = ratio(area, positive.sum() * negative.sum(), 0.0)
     some = (positive.sum() > 0) & (negative.sum() > 0)
     return jnp.where(some, (1 + (area - rate**2 / 2) / (rate - rate**2 / 2)) / 2, 0.5)

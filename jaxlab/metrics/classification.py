@@ -11,7 +11,7 @@ from jaxtyping import Array, ScalarLike
 from jaxlab import _check, smooth
 from jaxlab._precision import widen
 from jaxlab.metrics.decisions import Decision, check_bits, check_of, name_of, ratio
-from jaxlab.metrics.metric import Metric
+from jaxlab.metrics.metric import Metric, Outer
 
 __all__ = [
     "accuracy",
@@ -24,14 +24,14 @@ __all__ = [
 ]
 
 
-def _confusion(decision: Decision) -> Callable[[Any, Any], Array]:
+def _confusion(decision: Decision) -> Callable[[Any, Any], Outer]:
     """The confusion matrix, true classes down and decided ones across; of a bit, with its opposite as class 0."""
 
-    def stat(prediction: Any, target: Any) -> Array:
+    def stat(prediction: Any, target: Any) -> Outer:
         decided, true = decision(prediction, target)
         if decided.shape[0] == 1:
             decided, true = (jnp.concatenate([1 - p, p]) for p in (decided, true))
-        return true[:, None] * decided[None]
+        return Outer(true, decided)
 
     return stat
 

@@ -9,7 +9,7 @@ from jaxlab import _check, smooth
 from jaxlab._precision import widen
 from jaxlab.metrics.classification import soft_bins
 from jaxlab.metrics.decisions import ratio
-from jaxlab.metrics.metric import Metric
+from jaxlab.metrics.metric import Metric, Outer
 from jaxlab.moments.statistics import safe_sqrt
 
 __all__ = ["cosine", "linear_cka", "mutual_information", "pinball", "r_squared"]
@@ -144,9 +144,9 @@ def linear_cka() -> Metric:
       https://arxiv.org/abs/1905.00414
     """
 
-    def stat(x: Float[Array, "d"], y: Float[Array, "h"]) -> dict[str, Array]:
+    def stat(x: Float[Array, "d"], y: Float[Array, "h"]) -> dict[str, Any]:
         x, y = widen(x), widen(y)
-        return {"x": x, "y": y, "xy": jnp.outer(x, y), "xx": jnp.outer(x, x), "yy": jnp.outer(y, y)}
+        return {"x": x, "y": y, "xy": Outer(x, y), "xx": Outer(x, x), "yy": Outer(y, y)}
 
     def final(means: dict[str, Array]) -> Array:
         def square(left: str, right: str) -> Array:
@@ -190,9 +190,9 @@ def mutual_information(*, num_bins: int = 16, temperature: ScalarLike = 0.02) ->
     _check.at_least("mutual_information", "num_bins", num_bins, 1)
     _check.non_negative("mutual_information", "temperature", temperature)
 
-    def stat(x: Float[Array, ""], y: Float[Array, ""]) -> Array:
+    def stat(x: Float[Array, ""], y: Float[Array, ""]) -> Outer:
         rows, columns = (soft_bins(widen(z), num_bins, temperature) for z in (x, y))
-        return jnp.outer(rows, columns)
+        return Outer(rows, columns)
 
     def final(joint: Array) -> Array:
         both = jnp.outer(joint.sum(1), joint.sum(0))

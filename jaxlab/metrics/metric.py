@@ -58,6 +58,16 @@ class Sum(NamedTuple):
     rest: Float[Array, "*shape"]
 
 
+class Outer(NamedTuple):
+    """A statistic that is the matrix of all products of two vectors, which is made of no example by itself.
+
+    Its sum over examples is one product of matrices, and memory that of the vectors and of the sum.
+    """
+
+    left: Float[Array, "*b k"]
+    right: Float[Array, "*b h"]
+
+
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=("weight", "sums"), meta_fields=("statistic", "counts")
 )
@@ -96,6 +106,30 @@ def _is_sum(node: Any) -> bool:
     return isinstance(node, Sum)
 
 
+def _is_outer(node: Any) -> bool:
+    return isinstance(node, Outer)
+
+
+def dense(stats: Any) -> Any:
+    """Statistics, of one example or of many, with each :class:`Outer` as the matrices it stands for."""
+
+    def whole(leaf: Any) -> Array:
+        return leaf.left[..., :, None] * leaf.right[..., None, :] if _is_outer(leaf) else leaf
+
+    return jax.tree.map(whole, stats, is_leaf=_is_outer)
+
+
+def total_of(stats: Any, weights: Array) -> Any:
+    """The weighted sums of the statistics of all examples."""
+
+    def of(leaf: Any) -> Array:
+        if _is_outer(leaf):
+            return jnp.einsum("b,bi,bj->ij", weights, leaf.left, leaf.right, precision="highest")
+        return jnp.tensordot(weights, leaf, 1, precision="highest")
+
+    return jax.tree.map(of, stats, is_leaf=_is_outer)
+
+
 def statistics_of(function: str, metric: Metric, predictions: Any, targets: Any, weights: Array | None):
     """The statistics of all examples, and their weights."""
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves((predictions, targets, weights))}
@@ -112,8 +146,7 @@ def statistics_of(function: str, metric: Metric, predictions: Any, targets: Any,
 
 def mean_of(stats: Any, weights: Array) -> Any:
     total = weights.sum()
-    share = weights / jnp.where(total == 0, 1, total)
-    return jax.tree.map(lambda leaf: jnp.tensordot(share, leaf, 1, precision="highest"), stats)
+    return total_of(stats, weights / jnp.where(total == 0, 1, total))
 
 
 def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[Array, "b"] | None = None) -> State:
@@ -145,7 +178,7 @@ def state_of(metric: Metric, predictions: Any, targets: Any, *, weights: Float[A
       (3, 2)
     """
     stats, weights = statistics_of("state_of", metric, predictions, targets, weights)
-    sums = jax.tree.map(lambda leaf: _split(jnp.tensordot(weights, leaf, 1, precision="highest"), metric.counts), stats)
+    sums = jax.tree.map(lambda leaf: _split(leaf, metric.counts), total_of(stats, weights))
     return State(_split(weights.sum(), True), sums, metric.statistic, metric.counts)
 
 

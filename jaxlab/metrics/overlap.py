@@ -10,7 +10,7 @@ from jaxtyping import Array, ScalarLike
 from jaxlab import _check
 from jaxlab._precision import widen
 from jaxlab.metrics.decisions import Decision, check_of, macro, multilabel, name_of, ratio
-from jaxlab.metrics.metric import Metric
+from jaxlab.metrics.metric import Metric, dense
 
 __all__ = ["dice", "f_beta", "jaccard", "precision", "recall", "samplewise", "set_f1", "tversky"]
 
@@ -101,7 +101,7 @@ def samplewise(metric: Metric) -> Metric:
     """
 
     def stat(prediction: Any, target: Any) -> Array:
-        return metric.final(jax.tree.map(widen, metric.stat(prediction, target)))
+        return metric.final(jax.tree.map(widen, dense(metric.stat(prediction, target))))
 
     of_each = f"{getattr(metric.final, '__qualname__', '')} of each example's {metric.statistic}"
     return Metric(stat, lambda mean: mean, metric.increasing, metric.counts, of_each, metric.check)

@@ -9,7 +9,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from jaxlab.metrics.metric import Metric, State, evaluate, mean_of, means_of, statistics_of
+from jaxlab.metrics.metric import Metric, State, dense, evaluate, mean_of, means_of, statistics_of
 from jaxlab.moments import Estimate, delta
 from jaxlab.moments.statistics import enough, safe_sqrt
 
@@ -94,6 +94,7 @@ def linearize(metric: Metric, state: State) -> Callable:
 
 def _as_function_of_a_mean(metric, stats, weights):
     """The samples ``(w s, w)``, and the metric as a function of their mean: weights are a ratio too."""
+    stats = dense(stats)
     _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], stats))
     flat = jnp.concatenate([leaf.reshape(weights.shape[0], -1) for leaf in jax.tree.leaves(stats)], 1)
     samples = jnp.concatenate([flat * weights[:, None], weights[:, None]], 1)

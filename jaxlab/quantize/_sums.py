@@ -1,5 +1,7 @@
 """Sums over the vectors of each code, and vectors picked by their number, on one device or over many."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -39,6 +41,25 @@ def sums_by_products(
     return lax.scan(add, start, (x, places))[0]
 
 
+def counts_by_segments(places: Int[Array, "n"], *, num_codes: int) -> Int[Array, "k"]:
+    """How often there is each place, by scattered additions; a place of ``num_codes`` is nowhere."""
+    return jax.ops.segment_sum(jnp.ones_like(places), places, num_codes, mode="drop")
+
+
+def counts_by_comparisons(places: Int[Array, "n"], *, num_codes: int) -> Int[Array, "k"]:
+    """How often there is each place, by comparisons with all of them, which are added as they are made."""
+    return jnp.sum(places[:, None] == jnp.arange(num_codes, dtype=places.dtype)[None], 0, dtype=places.dtype)
+
+
+def counts_of(places: Int[Array, "n"], *, num_codes: int) -> Int[Array, "k"]:
+    """How often there is each place, as the platform does it best."""
+    return lax.platform_dependent(
+        places,
+        tpu=functools.partial(counts_by_comparisons, num_codes=num_codes),
+        default=functools.partial(counts_by_segments, num_codes=num_codes),
+    )
+
+
 def code_sums(
     x: Float[Array, "n d"],
     codes: Int[Array, "n"],
@@ -68,8 +89,8 @@ def code_sums(
     found = lax.platform_dependent(
         x,
         places,
-        tpu=lambda x, places: sums_by_products(x, places, num_codes=num_codes),
-        default=lambda x, places: sums_by_segments(x, places, num_codes=num_codes),
+        tpu=functools.partial(sums_by_products, num_codes=num_codes),
+        default=functools.partial(sums_by_segments, num_codes=num_codes),
     )
     return found if axis_name is None else lax.psum(found, axis_name)
 

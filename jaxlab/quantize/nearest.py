@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
@@ -11,6 +12,7 @@ from jaxlab import _check
 from jaxlab._chunks import by_chunks
 from jaxlab._jit import jit
 from jaxlab._precision import widen
+from jaxlab.quantize._sums import ONE_HOT_CHUNK
 
 __all__ = ["nearest_code"]
 
@@ -130,16 +132,53 @@ def first_of_all_devices(
     return jnp.where(found == nowhere, 0, found)
 
 
+def rows_by_gathering(codebook: Float[Array, "k d"], codes: Int[Array, "*n"]) -> Float[Array, "*n d"]:
+    """The rows of these numbers, or the nearest ones that there are."""
+    return codebook.at[codes].get(mode="clip")
+
+
+def rows_by_products(codebook: Float[Array, "k d"], codes: Int[Array, "*n"]) -> Float[Array, "*n d"]:
+    """The rows of these numbers by products with one-hot vectors, a chunk at a time; no one-hot vectors are kept."""
+    num_codes = codebook.shape[0]
+
+    def of_chunk(codes):
+        one_hot = jax.nn.one_hot(codes, num_codes, dtype=codebook.dtype)
+        return jnp.matmul(one_hot, codebook, precision=lax.Precision.HIGHEST)
+
+    within = jnp.clip(jnp.where(codes < 0, codes + num_codes, codes), 0, num_codes - 1)
+    return by_chunks(of_chunk, within.reshape(-1), ONE_HOT_CHUNK).reshape(*codes.shape, codebook.shape[1])
+
+
+def rows_at(codebook: Float[Array, "k d"], codes: Int[Array, "*n"]) -> Float[Array, "*n d"]:
+    """The rows of these numbers, gathered, with the derivative that the platform is best at.
+
+    The transpose of a look-up is a scattered addition, which a TPU does one after another; that of a product with
+    one-hot vectors is a product, as those of ``code_sums``.
+    """
+    # No rows are gathered from nothing: in a vmap that would be no batch, as the derivative says it is.
+    return gathered(codebook, codes) if codes.size else rows_by_gathering(codebook, codes)
+
+
+gathered = jax.custom_jvp(rows_by_gathering)
+
+
+@gathered.defjvp
+def _(primals, tangents):
+    (codebook, codes), (change, _) = primals, tangents
+    moved = lax.platform_dependent(change, codes, tpu=rows_by_products, default=rows_by_gathering)
+    return gathered(codebook, codes), moved
+
+
 def lookup(
     codebook: Float[Array, "k d"], codes: Int[Array, "*n"], axis_name: str | None = None
 ) -> Float[Array, "*n d"]:
     """``codebook[codes]``; of a codebook spread over devices in equal parts, if ``axis_name`` is given."""
     if axis_name is None:
-        return codebook.at[codes].get(mode="clip")
+        return rows_at(codebook, codes)
     local = codes - lax.axis_index(axis_name) * codebook.shape[0]
     here = (local >= 0) & (local < codebook.shape[0])
     # One device has the row, the others add zeros: no bit changes.
-    return lax.psum(jnp.where(here[..., None], codebook.at[local].get(mode="clip"), 0), axis_name)
+    return lax.psum(jnp.where(here[..., None], rows_at(codebook, local), 0), axis_name)
 
 
 @jit(static=("cosine", "operand_dtype", "chunk_size", "axis_name"))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxlab import _check
 from jaxlab._jit import jit
 from jaxlab._precision import widen
+from jaxlab.quantize._sums import counts_of
 
 __all__ = ["CodeUsage", "code_usage"]
 
@@ -240,8 +241,7 @@ def code_usage(
     by_position = codes.reshape(math.prod(shape), math.prod(codes.shape[len(shape) :])).T
     # A code of -1 is none: beyond the last one it falls out.
     places = jnp.where(by_position < 0, num_codes, by_position)
-    ones = jnp.ones(places.shape[1], jnp.int32)
-    counts = jax.vmap(lambda places: jax.ops.segment_sum(ones, places, num_codes, mode="drop"))(places)
+    counts = jax.vmap(lambda places: counts_of(places.astype(jnp.int32), num_codes=num_codes))(places)
 
     def total(rows):
         return jnp.sum(jnp.where(usable, rows, 0))

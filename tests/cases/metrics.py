@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from cases.case import ONE_UP, SQUARE, TWO_UP, Case, f32
+from cases.case import ONE_UP, SQUARE, TWO_UP, Case, each, f32
 from jaxlab import metrics
 
 LOGITS = f32([0.5, -1.0, 2.0], [1.5, 0.25, -0.5], [-2.0, 1.0, 0.75], [0.25, 0.5, 1.0])
@@ -32,7 +32,11 @@ def made(name: str, make: Callable[[], metrics.Metric], predictions: Any, target
         if isinstance(targets, np.ndarray)
         else TEXT_AXES
     )
-    more = {"axes": axes, "returned": ("",), "sizes": {"b": ONE_UP, "k": ONE_UP}, **more}
+    # Of a text's predictions the second part is its mask; what goes from 0 to 1 says its own extremes.
+    large = (1e4 * predictions[0], predictions[1]) if isinstance(predictions, tuple) else 1e4 * predictions
+    none = (0 * predictions[0], predictions[1]) if isinstance(predictions, tuple) else 0 * predictions
+    extremes = each("predictions", large, none)
+    more = {"axes": axes, "returned": ("",), "sizes": {"b": ONE_UP, "k": ONE_UP}, "extremes": extremes, **more}
     return Case(f"metrics.{name}", arguments, exact, results=("wide",), function=function, compiled=False, **more)
 
 
@@ -82,6 +86,7 @@ def decided(name: str, logits: Any, target: Any) -> Case:
         arguments,
         ("logits", "temperature"),
         results=("wide",),
+        extremes=(*each("logits", 1e4 * logits, 0 * logits), {"temperature": 1e-3}),
         function=function,
         compiled=False,
         # The target, which is part of the program, has its own.
@@ -121,6 +126,7 @@ def transformed(name: str, function: Callable, num_results: int = 1) -> Case:
         arguments,
         ("logits",),
         results=("wide",) * num_results,
+        extremes=each("logits", 1e4 * LOGITS, 0 * LOGITS),
         function=function,
         compiled=False,
         # The labels of four examples, which are part of the program, are below three; and a state has its classes.
@@ -156,6 +162,7 @@ METRICS = (
         lambda: metrics.calibration_error(temperature=0.125),
         f32(0.25, 0.5, 0.875, 0.75),
         np.array([0, 1, 1, 0]),
+        extremes=each("predictions", f32(0, 1, 1, 0), f32(1, 0, 0, 1), f32(0, 0, 0, 0)),
     ),
     made("bleu", lambda: metrics.bleu(order=2), TEXT, REFERENCE),
     made("rouge_l", metrics.rouge_l, TEXT, REFERENCE),
@@ -172,12 +179,13 @@ METRICS = (
         f32(0.25, 0.5, 0.875),
         f32(0.125, 0.5, 0.75),
         both=True,
+        extremes=each("predictions", f32(0, 1, 1), f32(0, 0, 0)),
     ),
     made("mean_over_lists", lambda: metrics.mean_over_lists(metrics.roc_auc), LOGITS, BITS),
     ranked("roc_auc", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), chunk_size=2),
     ranked("average_precision", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), chunk_size=2),
     ranked("precision_recall_auc", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), chunk_size=2),
-    ranked("partial_auc", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), max_rate=np.float32(0.5)),
+    ranked("partial_auc", weights=f32(1.0, 2.0, 0.5, 1.0, 1.5), max_rate=np.float32(0.5), chunk_size=2),
     Case(
         "metrics.ndcg",
         {"scores": SCORES, "gains": f32(1.0, 0.0, 3.0, 0.5, 2.0), "temperature": 0.5, "num_top": 3},

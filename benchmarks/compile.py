@@ -3,6 +3,7 @@
     python -m benchmarks.compile                     # all rows; those whose program has not changed are kept
     python -m benchmarks.compile --only ordered      # rows whose name contains this
     python -m benchmarks.compile --targets "TPU v5e" "NVIDIA H100 x 8"
+    python -m benchmarks.compile --every-function    # all rows of the compile law at a large size
 
 It runs where the compilers are (``.venv-compile``, see ``make compile``), and needs no hardware. Of each program, for
 one device: flops, bytes read and written, temporary memory, collectives, kernels in each loop, the time that the
@@ -39,7 +40,7 @@ import jax
 import rich
 import tyro
 
-from benchmarks import compile_table, compilers, hlo
+from benchmarks import compile_table, compiled_rows, compilers, hlo
 from benchmarks.chips import CHIPS, roofline
 from benchmarks.compiled_functions import FUNCTIONS
 from benchmarks.compiled_steps import STEPS
@@ -69,12 +70,16 @@ class Config:
     """Rows whose name contains this."""
     targets: tuple[str, ...] = tuple(TARGETS)
     """Platforms and numbers of devices."""
+    every_function: bool = False
+    """In place of these, all rows of the compile law at a large size (compile_large.json and .md): takes hours."""
     out: Path = Path("benchmarks/results")
     """Directory of compile.json, which is merged with what is there."""
 
 
-def programs() -> list[tuple[str, str, Any]]:
+def programs(every_function: bool) -> list[tuple[str, str, Any]]:
     """Name and size of each row, and what lowers it for a mesh."""
+    if every_function:
+        return [(f"`{row.name}`", row.size, row.lower) for row in compiled_rows.rows()]
     steps = [(step.name, step.size, step.lower) for step in STEPS]
     # Steps of small sizes first: what is wrong shows soon.
     steps.sort(key=lambda step: step[1], reverse=True)
@@ -159,13 +164,13 @@ def law_records() -> dict[str, Any]:
 
 def main(config: Config) -> int:
     """Compiles what is new or changed, and writes the tables after each row; returns how many rows take far more."""
-    path = config.out / "compile.json"
+    path = config.out / ("compile_large.json" if config.every_function else "compile.json")
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": [], "law": {}}
     rows = {key_of(row): row for row in results["rows"]}
-    wanted = programs()
+    wanted = programs(config.every_function)
     known = {(name, size) for name, size, _ in wanted}
     rows = {key: row for key, row in rows.items() if key[:2] in known}
-    laws = results["law"] | law_records()
+    laws = {} if config.every_function else results["law"] | law_records()
 
     num_grown = 0
 
@@ -175,7 +180,7 @@ def main(config: Config) -> int:
         used = sorted({row["compiler"] for row in ordered})
         results = {"compilers": used, "rows": [with_roofline(row) for row in ordered], "law": laws}
         write_json(path, results)
-        write_atomically(config.out / "compile.md", compile_table.everything(results).encode())
+        write_atomically(path.with_suffix(".md"), compile_table.everything(results).encode())
 
     for target in config.targets:
         for name, size, lower in wanted:
@@ -192,7 +197,7 @@ def main(config: Config) -> int:
             except compilers.CompilerMissing as missing:
                 rich.print(f"[yellow]left out: {missing}")
                 break
-            except jax.errors.JaxRuntimeError as error:  # what a compiler cannot do is a line of the table
+            except (jax.errors.JaxRuntimeError, ValueError) as error:  # what cannot be done is a line of the table
                 row["error"] = str(error).splitlines()[0][:200]
             more = grown(rows.get(key_of(row), row), row)
             num_grown += bool(more)

@@ -54,7 +54,7 @@ def small(path, out, **changes):
 
 
 MODELS = {
-    "dgcnn, pointer": {"prior": True, "gates": True, "unit_dropout": 0.01},
+    "dgcnn, pointer": {"prior": True, "gates": True, "unit_dropout": 0.01, "num_epochs": 80},
     "bert, pointer": {"encoder": "bert", "condition": "norm", "swap": 0.2, "dropout": 0.01},
     "bert+dgcnn, pointer": {"encoder": "bert+dgcnn", "condition": "norm"},
     "bert, global": {"encoder": "bert", "decoder": "global", "prior": True},

@@ -173,18 +173,18 @@ def test_smooth_rankings_are_near_the_hard_ones_where_there_are_no_ties(temperat
 
 def test_other_hard_values_are_scikit_learns():
     random = np.random.default_rng(0)
-    y, prediction, weights = (jnp.asarray(x) for x in random.normal(size=(3, 30)).astype(np.float32))
-    weights = jnp.abs(weights)
-    close(
-        metrics.evaluate(metrics.r_squared(), prediction, y, weights=weights),
-        sk.r2_score(y, prediction, sample_weight=weights),
-    )
+    numbers = random.normal(size=(3, 30)).astype(np.float32)
+    numbers[2] = np.abs(numbers[2])
+    y, prediction, weights = (jnp.asarray(x) for x in numbers)
+    theirs = {"y_true": numbers[0], "y_pred": numbers[1]}
+    weighted = {**theirs, "sample_weight": numbers[2]}
+    close(metrics.evaluate(metrics.r_squared(), prediction, y, weights=weights), sk.r2_score(**weighted))
     far = metrics.evaluate(metrics.r_squared(center=1e4), prediction + 1e4, y + 1e4)
-    np.testing.assert_allclose(far, sk.r2_score(y, prediction), rtol=1e-2)
+    np.testing.assert_allclose(far, sk.r2_score(**theirs), rtol=1e-2)
     for q in (0.1, 0.5):
         actual = metrics.evaluate(metrics.pinball(q=q), prediction, y, weights=weights)
-        close(actual, sk.mean_pinball_loss(y, prediction, alpha=q, sample_weight=weights))
-    bits = (y > 0).astype(np.int32)
+        close(actual, sk.mean_pinball_loss(**weighted, alpha=q))
+    bits = (numbers[0] > 0).astype(np.int32)
     chances = np.asarray(jax.nn.sigmoid(prediction))
     close(metrics.evaluate(metrics.brier(metrics.binary()), prediction, bits), sk.brier_score_loss(bits, chances))
     labels = random.integers(0, 4, 30)

@@ -69,6 +69,18 @@ def test_independent_pairs_are_at_distance_zero_without_the_diagonal_only(name):
     assert largest_z(biased, truth) > FAR
 
 
+def test_pairs_of_many_samples_are_more_than_an_integer_counts():
+    """Of 65,536 there are 2 ** 32 pairs. Found: averages that divided by an array's integer."""
+    x = jax.ShapeDtypeStruct((2**16, 2), jnp.float32)
+    for function in (moments.mmd, moments.hsic, moments.centered_kernel_alignment, moments.energy_distance):
+        for unbiased in (True, False):
+            assert jax.eval_shape(functools.partial(function, unbiased=unbiased), x, x).shape == ()
+    line = jax.ShapeDtypeStruct((2**16,), jnp.float32)
+    for unbiased in (True, False):
+        assert jax.eval_shape(functools.partial(moments.kendall, unbiased=unbiased), line, line).shape == ()
+        assert jax.eval_shape(functools.partial(moments.gini, unbiased=unbiased), line).shape == ()
+
+
 def test_kendall_and_mean_difference():
     def both(key):
         x, noise = jax.random.normal(key, (2, 6))

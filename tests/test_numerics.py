@@ -126,7 +126,8 @@ def test_sums_and_products_of_few_bits_are_made_in_float32(case: Case):
 def test_a_batch_may_be_empty(case: Case):
     data = jax.tree.map(lambda leaf: leaf[:0], batch(case, 1))
     whole = jax.eval_shape(program(case), keys()[0], example(case))
-    empty = jax.eval_shape(jax.vmap(program(case)), keys()[:0], data)
+    with jax.debug_key_reuse(False):  # jax 0.9 takes the parts of no keys for one key, used again
+        empty = jax.eval_shape(jax.vmap(program(case)), keys()[:0], data)
     assert [leaf.shape for leaf in jax.tree.leaves(empty)] == [(0, *leaf.shape) for leaf in jax.tree.leaves(whole)]
 
 

@@ -180,7 +180,15 @@ def test_zero_vectors_have_code_zero_and_no_gradient_that_is_not_finite(make):
 
     gradient, codes = jax.grad(total, has_aux=True)(jnp.zeros((4, 2)))
     assert codes.tolist() == [0] * 4
+    assert quantizer.encode(params, state, jnp.zeros((4, 2))).tolist() == [0] * 4
     assert bool(jnp.isfinite(gradient).all())
+
+
+def test_lengths_as_they_are_rounded_choose_no_code_of_a_zero_vector():
+    """The unit codes of 64 codebooks: in half of them a later one is the shortest, by rounding."""
+    quantizer = quantize.vector_quantizer(num_codes=3, cosine=True)
+    codebooks = jax.random.normal(jax.random.key(1), (64, 3, 5))
+    assert not jax.vmap(lambda params: quantizer.encode(params, (), jnp.zeros((1, 5))))(codebooks).any()
 
 
 def test_vectors_of_nan_move_no_code_and_are_counted():

@@ -110,7 +110,7 @@ def _mean_within(kernel, x, unbiased):
     """Over the pairs of samples of one set."""
     size = x.shape[0]
     row = _row_of(kernel, x, unbiased)
-    return jnp.sum(by_rows(lambda item: jnp.sum(row(item)), _numbered(x))) / (size * (size - 1 if unbiased else size))
+    return jnp.sum(by_rows(lambda item: jnp.sum(row(item)), _numbered(x))) / size / (size - 1 if unbiased else size)
 
 
 @jit(static=("kernel", "unbiased"))
@@ -163,7 +163,7 @@ def _centred_rows(kernel, x, unbiased):
     row = _row_of(kernel, x, unbiased)
     sums = by_rows(lambda item: jnp.sum(row(item)), _numbered(x))
     if unbiased:
-        mean = jnp.sum(sums) / (size * (size - 1))
+        mean = jnp.sum(sums) / size / (size - 1)
         return lambda item: jnp.where(jnp.arange(size) == item[0], 0, row(item) - mean)
     means = sums / size
     return lambda item: row(item) - means[item[0]] - means + jnp.mean(means)
@@ -189,11 +189,11 @@ def _hsics(kernel, x, y, unbiased):
     products, of_left, of_right = by_rows(of_row, _numbered((x, y)))
     products = jnp.sum(products, 0)
     if not unbiased:
-        return products / size**2
+        return products / size / size
     pairs = [(of_left, of_left), (of_left, of_right), (of_right, of_right)]
-    sums = jnp.stack([jnp.sum(a) * jnp.sum(b) for a, b in pairs]) / ((size - 1) * (size - 2))
+    sums = jnp.stack([jnp.sum(a) * jnp.sum(b) for a, b in pairs]) / (size - 1) / (size - 2)
     rows = 2 / (size - 2) * jnp.stack([jnp.sum(a * b) for a, b in pairs])
-    return (products + sums - rows) / (size * (size - 3))
+    return (products + sums - rows) / size / (size - 3)
 
 
 @jit(static=("kernel", "unbiased"))
@@ -353,7 +353,7 @@ def kendall(x: Float[Array, "n"], y: Float[Array, "n"], *, unbiased: bool = True
     x, y = widen(x), widen(y)
     # Its derivative is 0, so one expression makes no matrix: it is summed as it is computed.
     signs = jnp.sign(x[:, None] - x[None]) * jnp.sign(y[:, None] - y[None]).astype(x.dtype)
-    return jnp.sum(signs) / (x.size * (x.size - 1 if unbiased else x.size))
+    return jnp.sum(signs) / x.size / (x.size - 1 if unbiased else x.size)
 
 
 @jit(static=("unbiased",))

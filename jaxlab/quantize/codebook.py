@@ -99,6 +99,10 @@ def codebook_quantizer(parts: Parts, assign: CodeAssignment) -> Quantizer:
         vectors = widen(x).reshape(-1, x.shape[-1])
         return unit(vectors) if parts.cosine else vectors
 
+    def with_zero_first(vectors, codes):
+        """All directions are alike to a zero vector: how their lengths were rounded does not choose its code."""
+        return jnp.where(jnp.any(vectors != 0, -1), codes, 0) if parts.cosine else codes
+
     def apply(
         key: PRNGKeyArray, params: Any, state: Any, x: Float[Array, "*n d"], *, mask: Bool[Array, "*n"] | None = None
     ) -> tuple[Quantized, Any]:
@@ -107,7 +111,7 @@ def codebook_quantizer(parts: Parts, assign: CodeAssignment) -> Quantizer:
         counts = flat_mask(x, mask)
         key_assign, key_gradient, key_update = jax.random.split(key, 3)
         fixed = lax.stop_gradient(vectors)
-        codes = assign(key_assign, fixed, lax.stop_gradient(codebook), axis_name=axis)
+        codes = with_zero_first(fixed, assign(key_assign, fixed, lax.stop_gradient(codebook), axis_name=axis))
         chosen = lookup(codebook, codes, axis)
         loss = parts.commitment_weight * squared_error(vectors, lax.stop_gradient(chosen), counts)
         if parts.codebook_weight:
@@ -139,7 +143,8 @@ def codebook_quantizer(parts: Parts, assign: CodeAssignment) -> Quantizer:
 
     def encode(params: Any, state: Any, x: Float[Array, "*n d"]) -> Int[Array, "*n"]:
         codebook = codes_of(params, state)
-        return nearest_code(vectors_of(x, codebook), codebook, axis_name=axis).reshape(x.shape[:-1])
+        vectors = vectors_of(x, codebook)
+        return with_zero_first(vectors, nearest_code(vectors, codebook, axis_name=axis)).reshape(x.shape[:-1])
 
     def decode(params: Any, state: Any, codes: Int[Array, "*n"]) -> Float[Array, "*n d"]:
         return without_negative(lookup(codes_of(params, state), codes, axis), codes)

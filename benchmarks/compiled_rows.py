@@ -90,9 +90,9 @@ class Row:
 
 
 def rows() -> Iterator[Row]:
-    """All that have data. ``tests`` is no package, and only a checkout has it."""
+    """All that have data; raises FileNotFoundError without ``tests``, which is no package: only a checkout has it."""
     tests = Path(__file__).parents[1] / "tests"
     if not tests.is_dir():
-        return
+        raise FileNotFoundError(f"the rows are those of {tests}, which is not here")
     sys.path.insert(0, str(tests))
     yield from (Row(case) for case in importlib.import_module("cases").CASES if case.data)

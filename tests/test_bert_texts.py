@@ -14,7 +14,8 @@ import pytest
 from tokenizers import Tokenizer as Fast
 from tokenizers import models, pre_tokenizers, processors, trainers
 
-from experiments.bert import data, masking, model, tokens, weights
+from experiments.bert import data, masking, model, tokens
+from experiments.bert.vocabulary import keep_tokens
 
 CONFIG = model.Config(20, 16, 2, 4, 24, 12)
 
@@ -124,7 +125,7 @@ def test_a_smaller_vocabulary_gives_the_same_features(vocabulary):
     parameters = initial(config)
     chosen = [name for name in VOCABULARY if name not in ("0", "880", "##7", "[MASK]")]
     numbers = [VOCABULARY.index(name) for name in chosen]
-    fewer_config, fewer = weights.keep_tokens(config, parameters, numbers)
+    fewer_config, fewer = keep_tokens(config, parameters, numbers)
     text = "the cats 爱北"
     results = []
     for cut, sizes, values in ((tokenizer, config, parameters), (tokenizer.keep(chosen), fewer_config, fewer)):
@@ -133,9 +134,9 @@ def test_a_smaller_vocabulary_gives_the_same_features(vocabulary):
     np.testing.assert_array_equal(*results)
     assert fewer_config.vocabulary_size == 11
     with pytest.raises(ValueError, match="numbers must differ"):
-        weights.keep_tokens(config, parameters, [1, 1])
+        keep_tokens(config, parameters, [1, 1])
     with pytest.raises(ValueError, match="from 0 to 14"):
-        weights.keep_tokens(config, parameters, [15])
+        keep_tokens(config, parameters, [15])
     with pytest.raises(tokens.TokenError, match=r"has no \[UNK\]"):
         tokenizer.keep(["[PAD]", "[CLS]", "[SEP]"])
 

@@ -185,7 +185,7 @@ def test_zero_vectors_have_code_zero_and_no_gradient_that_is_not_finite(make):
 
 
 def test_lengths_as_they_are_rounded_choose_no_code_of_a_zero_vector():
-    """The unit codes of 64 codebooks: in half of them a later one is the shortest, by rounding."""
+    """The unit codes of 64 codebooks: in some of them a later one is the shortest, by rounding."""
     quantizer = quantize.vector_quantizer(num_codes=3, cosine=True)
     codebooks = jax.random.normal(jax.random.key(1), (64, 3, 5))
     assert not jax.vmap(lambda params: quantizer.encode(params, (), jnp.zeros((1, 5))))(codebooks).any()

@@ -11,8 +11,7 @@ sentence) are left out; the product with the table of words may be stored, if it
 """
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -396,20 +395,3 @@ def saved_name(name: str, prefix: str, roberta_classifier: bool) -> str:
             if name.startswith(ours) and belongs_to_classifier <= roberta_classifier:
                 return theirs + name.removeprefix(ours)
     return name if name.startswith(("cls.", "classifier.")) else prefix + name
-
-
-def keep_tokens(config: Config, parameters: Parameters, numbers: Sequence[int]) -> tuple[Config, Parameters]:
-    """A model of fewer words: the token ``numbers[i]`` gets the number ``i``.
-
-    Raises:
-      ValueError: if a number is there twice, or no token has it.
-    """
-    if len(set(numbers)) != len(numbers):
-        raise ValueError("keep_tokens: numbers must differ")
-    if any(not 0 <= number < config.vocabulary_size for number in numbers):
-        raise ValueError(f"keep_tokens: numbers must be from 0 to {config.vocabulary_size - 1}")
-    rows = jnp.asarray(np.asarray(numbers, np.int32))
-    encoder = parameters.encoder._replace(words=parameters.encoder.words[rows])
-    masked = parameters.masked
-    masked = None if masked is None else masked._replace(bias=masked.bias[rows])
-    return replace(config, vocabulary_size=len(numbers)), parameters._replace(encoder=encoder, masked=masked)

@@ -46,9 +46,9 @@ def auto_encoder_with_noise(num_model):
     return auto_encoder(num_model, "gumbel")
 
 
-def prior_of_codes(num_model):
-    config = fit_prior.PriorConfig(prior="pixelcnn", batch_size=8, num_steps=NUM_STEPS)
-    prior, mesh = priors.PRIORS["pixelcnn"](5, 4, 4, hidden=8, num_layers=2), devices.mesh(8)
+def prior_of_codes(num_model, name="pixelcnn"):
+    config = fit_prior.PriorConfig(prior=name, batch_size=8, num_steps=NUM_STEPS)
+    prior, mesh = priors.PRIORS[name](5, 4, 4, hidden=8, num_layers=2), devices.mesh(8)
     step = fit_prior.spread_step(config, prior, mesh)
     state = devices.everywhere(mesh, jax.jit(lambda: fit_prior.initial_state(config, prior))())
     codes = np.random.default_rng(0).integers(5, size=(8, 4, 4)).astype(np.int32)
@@ -71,14 +71,34 @@ def fine_tuning(num_model):
         yield state, loss
 
 
-def extracting(num_model):
-    trainer = extraction.Trainer(ExtractionConfig(tiny=True, batch_size=8))
+def transformer_prior(num_model):
+    return prior_of_codes(num_model, "transformer")
+
+
+def extracting(num_model, **options):
+    trainer = extraction.Trainer(ExtractionConfig(tiny=True, batch_size=8, **options))
     state, root = trainer.initial_state(), devices.everywhere(trainer.mesh, jax.random.key(0))
     for step in range(NUM_STEPS):
         batch = devices.spread(trainer.mesh, trainer.batch(0))
         key, count = jax.random.fold_in(root, step), devices.everywhere(trainer.mesh, np.int32(step))
         state, loss = extraction.train_step(state, key, batch, count, setup=trainer.setup)
         yield state, loss
+
+
+def extracting_with_bert(num_model):
+    return extracting(num_model, encoder="bert")
+
+
+def extracting_with_both_encoders(num_model):
+    return extracting(num_model, encoder="bert+dgcnn")
+
+
+def extracting_by_global_pointer(num_model):
+    return extracting(num_model, decoder="global")
+
+
+def extracting_by_f1(num_model):
+    return extracting(num_model, loss="f1")
 
 
 def language_model(num_model):
@@ -108,8 +128,13 @@ EXPERIMENTS = [
     auto_encoder,
     auto_encoder_with_noise,
     prior_of_codes,
+    transformer_prior,
     fine_tuning,
     extracting,
+    extracting_with_bert,
+    extracting_with_both_encoders,
+    extracting_by_global_pointer,
+    extracting_by_f1,
     language_model,
     logical_inference,
 ]

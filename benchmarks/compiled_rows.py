@@ -9,6 +9,7 @@ Found: averages over pairs of 65,536 samples, whose number is none of 32 bits.
 
 import functools
 import importlib
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,18 +22,23 @@ import numpy as np
 from jax.sharding import Mesh
 
 from benchmarks.compilers import placed
+from jaxlab import estimators
 
-#: Numbers in the largest array of an example, and the longest axis.
+#: Numbers in the largest array of an example, and the longest axis; fewer where a result would have more than MOST,
+#: or a cost be evaluated at more than these in all.
 NUMBERS = 2**20
 LONGEST = 2**16
+MOST = 2**26
 BATCH = 8
 
 
-def long_axes(arrays: list[str], limited: dict[str, tuple[int, ...]], *, within: bool) -> dict[str, tuple[int]]:
+def long_axes(
+    arrays: list[str], limited: dict[str, tuple[int, ...]], numbers: int, *, within: bool
+) -> dict[str, tuple[int]]:
     """A size of each letter; of those that a row limits the last one listed, if it is the only one or ``within``."""
     names = [[part.split("*")[-1] for part in letters.split()] for letters in arrays]
     free = [sum(not name.isdigit() for name in array) for array in names]
-    size = min(LONGEST, int(NUMBERS ** (1 / max([1, *free]))))
+    size = min(LONGEST, int(numbers ** (1 / max([1, *free]))))
 
     def of(letter: str) -> int:
         listed = limited.get(letter, ())
@@ -41,6 +47,15 @@ def long_axes(arrays: list[str], limited: dict[str, tuple[int, ...]], *, within:
     parts = [part for letters in arrays for part in letters.split()]
     found = dict.fromkeys("*" * part.startswith("*") + part.split("*")[-1] for part in parts)
     return {letter: (of(letter),) for letter in found if not letter.isdigit()}
+
+
+def num_evaluated(case: Any, data: dict[str, Any]) -> int:
+    """Numbers in all the draws at which an estimator evaluates its cost."""
+    row = {**estimators.ESTIMATORS, **estimators.BOUNDS}.get(case.name.removeprefix("estimators."))
+    if row is None or "dist" not in data:
+        return 0
+    num_samples = case.arguments.get("num_samples", row.minimal_num_samples)
+    return row.evaluations(num_samples, data["dist"]) * jax.tree.leaves(data["dist"])[0].size
 
 
 def result_and_gradient(case: Any, key: jax.Array, data: dict[str, Any]) -> Any:
@@ -70,23 +85,32 @@ class Row:
 
     def lower(self, mesh: Mesh) -> jax.stages.Lowered:
         """Traces it for a mesh, over whose devices the batch is spread."""
-        programs, sizes = (importlib.import_module(name) for name in ("programs", "sizes"))
-        arrays = sizes.data_letters(self.case)
+        key = jax.eval_shape(lambda: jax.random.key(0))
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), BATCH))
         program = jax.jit(jax.vmap(functools.partial(result_and_gradient, self.case)))
-        for within in (False, True):
-            data = programs.example(self.case)
-            if sizes.free_letters(self.case):
-                data = sizes.resized(self.case, long_axes(arrays, self.case.sizes, within=within))
+        refused = None
+        for within, numbers in itertools.product((False, True), (NUMBERS >> shift for shift in range(0, 20, 2))):
+            data = self.data(numbers, within)
             batch = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct((BATCH, *np.shape(leaf)), jnp.result_type(leaf)), data
             )
             try:
-                return program.lower(*(placed(argument, mesh, "batch") for argument in (keys, batch)))
-            except ValueError:  # it has a largest size, or sizes that are not free of each other
-                if within:
-                    raise
-        raise AssertionError
+                if num_evaluated(self.case, data) > MOST:
+                    continue
+                results = jax.tree.leaves(jax.eval_shape(self.case.call, key, data))
+                if sum(leaf.size for leaf in results) <= MOST:
+                    return program.lower(*(placed(argument, mesh, "batch") for argument in (keys, batch)))
+            except ValueError as error:  # it has a largest size, or sizes that are not free of each other
+                refused = error
+        raise refused or AssertionError(self.name)
+
+    def data(self, numbers: int, within: bool) -> dict[str, Any]:
+        """The row's data with long axes, or as it is where no axis is free."""
+        programs, sizes = (importlib.import_module(name) for name in ("programs", "sizes"))
+        if not sizes.free_letters(self.case):
+            return programs.example(self.case)
+        arrays = sizes.data_letters(self.case)
+        return sizes.resized(self.case, long_axes(arrays, self.case.sizes, numbers, within=within))
 
 
 def rows() -> Iterator[Row]:

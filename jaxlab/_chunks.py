@@ -8,8 +8,20 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, PRNGKeyArray
 
-# So many rows are taken with all others at a time; of fewer there is no loop.
+# What is made of some rows at a time has so many numbers: 8 MiB of float32.
+NUMBERS = 2**21
+# So many are taken with all others, of which there may be few: what they make is added while it is in a CPU's cache.
 ROWS = 256
+
+
+def rows_at_once(num_numbers: int) -> int:
+    """How many rows at a time, each of which makes so many numbers."""
+    return max(1, NUMBERS // max(1, num_numbers))
+
+
+def rows_with_others(num_numbers: int) -> int:
+    """How many rows at a time, each of which is taken with all the others, which have so many numbers."""
+    return min(ROWS, rows_at_once(num_numbers))
 
 
 def key_of_each(key: PRNGKeyArray, numbers: Int[Array, "n"]) -> Array:
@@ -17,13 +29,12 @@ def key_of_each(key: PRNGKeyArray, numbers: Int[Array, "n"]) -> Array:
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
 
 
-def by_rows(of_row: Callable, items: Any, num_rows: int | None = None) -> Any:
-    """``of_row`` of each item (along the leading axis), with memory for ``num_rows`` (ROWS) of them.
+def by_rows(of_row: Callable, items: Any, num_rows: int) -> Any:
+    """``of_row`` of each item (along the leading axis), with memory for ``num_rows`` of them.
 
-    For what a row makes with all the others. Rows follow one another, and none is made up to fill the last chunk: the
-    derivative of a function that somebody gives may be infinite there.
+    Of so few rows there is no loop. Rows follow one another, and none is made up to fill the last chunk: the derivative
+    of a function that somebody gives may be infinite there.
     """
-    num_rows = num_rows or ROWS
     if jax.tree.leaves(items)[0].shape[0] <= num_rows:
         return jax.vmap(of_row)(items)
     return lax.map(jax.checkpoint(of_row), items, batch_size=num_rows)

@@ -17,7 +17,7 @@ from cases import CASES, Case
 from programs import example
 
 from jaxlab import distributions, estimators, gumbel, moments
-from jaxlab.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, Poisson
+from jaxlab.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, PlackettLuce, Poisson
 
 TABLES = (estimators.ESTIMATORS, estimators.BOUNDS)
 ESTIMATORS = {name: row for table in TABLES for name, row in table.items()}
@@ -241,7 +241,18 @@ BITS, FEW, MORE = Bernoulli(THREE), moments.moments_of(jnp.ones((2, 1))), moment
         (r"concrete: logits must not be empty along axis -1; .*\[0\]", lambda key: gumbel.concrete(key, THREE[:0])),
         ("gumbel_top_k: .* at most .*, 3; got 4", lambda key: gumbel.gumbel_top_k(key, THREE, num_samples=4)),
         (r"Bernoulli.support: .* at most 2\*\*20 .*2\*\*21", lambda key: Bernoulli(jnp.zeros(21)).support()),
+        # Numbers of states with more digits than Python prints.
+        (r"Bernoulli.support: .* at most 2\*\*20 .*2\*\*65536", lambda key: Bernoulli(jnp.zeros(2**16)).support()),
+        (r"PlackettLuce.support: .* at most 2\*\*20 .*65536!", lambda key: PlackettLuce(jnp.zeros(2**16)).support()),
         ("exact: chunk_size .* 1; got 0", lambda key: estimators.exact(key, BITS, jnp.sum, chunk_size=0)),
+        (
+            "local_expectation: chunk_size .* 1; got 0",
+            lambda key: estimators.local_expectation(key, BITS, jnp.sum, chunk_size=0),
+        ),
+        (
+            "measure_valued: chunk_size .* 1; got 0",
+            lambda key: estimators.measure_valued(key, Normal(THREE, jnp.ones(3)), jnp.sum, chunk_size=0),
+        ),
         (r"Moments.merge: .* same shape; got self \[1\], other \[3\]", lambda key: FEW.merge(MORE)),
         (r"Moments.z_score: .* same shape; got mean \[3\], expected \[1\]", lambda key: MORE.z_score(jnp.ones(1))),
         ("MovingAverage.update: .* same shape", lambda key: moments.moving_average(shape=(3,)).update(jnp.ones(1))),

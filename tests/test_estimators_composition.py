@@ -265,3 +265,47 @@ def test_chunks_bound_the_memory_of_the_exact_expectation_and_leave_its_value():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     used = [program.memory_analysis().temp_size_in_bytes for program in (whole, chunked)]
     assert used[1] < used[0] / 4  # also for the gradient of what f closes over
+
+
+def bits_and_neighbours(phi, f, **options):
+    return estimators.local_expectation(jax.random.key(0), Bernoulli(phi), f, **options)
+
+
+def rows_and_neighbours(phi, f, **options):
+    rows = Categorical(phi.reshape(-1, 4))
+    return estimators.local_expectation(jax.random.key(0), rows, lambda z: f(z.reshape(-1)), **options)
+
+
+def normals_and_components(phi, f, **options):
+    return estimators.measure_valued(jax.random.key(0), Normal(phi, 1 + phi**2), f, **options)
+
+
+@pytest.mark.parametrize("estimate", [bits_and_neighbours, rows_and_neighbours, normals_and_components])
+def test_chunks_of_neighbours_leave_the_gradient_and_take_less_memory(estimate):
+    """Planted and found: chunks as large as all."""
+    phi, weights = jnp.linspace(-1.0, 1.0, 64), jax.random.normal(jax.random.key(0), (64, 512)) / 8
+
+    def compiled(chunk_size):
+        def loss(phi, weights):
+            def f(z):
+                return jnp.sum(jnp.sin(jnp.sort(z @ weights) * jnp.arange(512.0)))  # which is not fused
+
+            return estimate(phi, f, num_samples=2, chunk_size=chunk_size)
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(phi, weights).compile()
+
+    whole, chunked = compiled(None), compiled(5)  # of which 64 and 48 are no multiples
+    for a, b in zip(*(jax.tree.leaves(program(phi, weights)) for program in (whole, chunked)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    used = [program.memory_analysis().temp_size_in_bytes for program in (whole, chunked)]
+    assert used[1] < used[0] / 2
+
+
+def test_neighbours_of_many_sites_are_not_all_written_out():
+    """Those of 4,096 bits take 64 MiB. Planted and found: all at once."""
+
+    def gradient(phi):
+        return jax.grad(lambda phi: bits_and_neighbours(phi, lambda z: jnp.sum(jnp.sin(z)) ** 2))(phi)
+
+    program = jax.jit(gradient).lower(jax.ShapeDtypeStruct((4096,), jnp.float32)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 16 * 2**20

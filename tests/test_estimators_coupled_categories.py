@@ -74,13 +74,33 @@ def by_hand(name, mistake, key):
     return pull_back(difference / 2 * gradient)[0]
 
 
+def permutations_of(num_categories):
+    """All swaps of two categories written out, and the number of each."""
+    one, other, numbers = coupled_categories.swaps(num_categories)
+    places = jnp.arange(len(one))
+    unchanged = jnp.tile(jnp.arange(num_categories), (len(one), 1))
+    return unchanged.at[places, one].set(other).at[places, other].set(one), numbers
+
+
+@pytest.mark.parametrize("num_categories", [1, 2, 3, 4, 7])
+def test_swapped_codes_are_the_argmax_of_what_is_swapped(num_categories):
+    """With ties, as whole numbers have; planted and found: the best alone in place of the best two."""
+    permutations, _ = permutations_of(num_categories)
+    one, other, _ = coupled_categories.swaps(num_categories)
+    keys = jax.random.split(jax.random.key(0))
+    logits, noise = (jax.random.randint(key, (500, num_categories), 0, 4).astype(jnp.float32) for key in keys)
+    expected = jnp.argmax(logits[:, None] - noise[:, permutations], -1)
+    found = jax.vmap(lambda *row: coupled_categories.swapped_codes(*row, one, other))(logits, noise)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_arsm_with_a_swap_in_one_row_alone_is_biased():
     """The same two categories have to be swapped in all rows, or else a row's swap is not its own."""
 
     def gradient(key, everywhere):
         logits = CATEGORIES.logits
         exponentials = jax.random.exponential(key, logits.shape)
-        permutations, numbers = coupled_categories.swaps(3)
+        permutations, numbers = permutations_of(3)
         swapped = jnp.moveaxis(exponentials[:, permutations], 1, 0)
         if not everywhere:
             swapped = swapped.at[:, 1].set(exponentials[1])

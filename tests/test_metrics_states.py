@@ -211,3 +211,11 @@ def test_matrices_of_a_metric_are_made_of_no_example_by_itself():
     matthews = metrics.loss(metrics.matthews(metrics.multiclass(temperature=1.0)))
     assert temporary_bytes(matthews, x, labels) < 2**20
     assert temporary_bytes(metrics.loss(metrics.linear_cka()), x, x) < 2**20
+
+
+@pytest.mark.parametrize("transform", [metrics.jackknife_metric, metrics.delta_metric])
+def test_corrected_metrics_keep_no_matrix_of_each_example(transform):
+    """The confusion matrices of 16,384 examples take 256 MiB. Planted and found: all of them at once."""
+    x, labels = jnp.zeros((16_384, 64)), jnp.zeros(16_384, jnp.int32)
+    estimate = transform(metrics.cohen_kappa(metrics.multiclass(temperature=1.0)))
+    assert temporary_bytes(lambda x, labels: estimate(x, labels).value, x, labels) < 192 * 2**20

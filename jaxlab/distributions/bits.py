@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 
 from jaxlab import _check, gumbel
 from jaxlab._jit import jit
@@ -185,10 +185,16 @@ class Bernoulli(NamedTuple):
         return probabilities * (1 - probabilities) * direction
 
     @jit()
-    def neighbours(self, value: Float[Array, "*shape"]) -> Float[Array, "d *shape"]:
-        """The d values that differ from ``value`` in one bit, along a new first axis. Gradient: exact."""
-        flips = jnp.eye(value.size, dtype=bool).reshape(value.size, *value.shape)
-        return jnp.where(flips, 1 - value[None], value[None])
+    def neighbours(
+        self, value: Float[Array, "*shape"], numbers: Int[Array, "m"] | None = None
+    ) -> Float[Array, "m *shape"]:
+        """The values that differ from ``value`` in one bit, along a new first axis: that of each number, or of all.
+
+        Gradient: exact.
+        """
+        places = jnp.arange(value.size)
+        flips = (places if numbers is None else numbers)[:, None] == places[None]
+        return jnp.where(flips.reshape(-1, *value.shape), 1 - value[None], value[None])
 
     @jit()
     def neighbour_changes(self, slope: Float[Array, "*shape"], value: Float[Array, "*shape"]) -> Float[Array, "d"]:

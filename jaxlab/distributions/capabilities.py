@@ -127,8 +127,8 @@ class Flippable(Relaxable, Scored, Protocol):
         """The probabilities."""
         ...
 
-    def neighbours(self, value: Any) -> Any:
-        """All values that differ from ``value`` at exactly one site, along a new first axis."""
+    def neighbours(self, value: Any, numbers: Any = None) -> Any:
+        """The values that differ from ``value`` at one site, all or those of these numbers, along a new first axis."""
         ...
 
     def neighbour_changes(self, slope: Any, value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 
 from jaxlab import _check, gumbel
 from jaxlab._jit import jit
@@ -136,20 +136,22 @@ class Categorical(NamedTuple):
         return probabilities * (direction - jnp.sum(probabilities * direction, -1, keepdims=True))
 
     @jit()
-    def neighbours(self, value: Float[Array, "*shape k"]) -> Float[Array, "m *shape k"]:
+    def neighbours(
+        self, value: Float[Array, "*shape k"], numbers: Int[Array, "m"] | None = None
+    ) -> Float[Array, "m *shape k"]:
         """The values that differ from ``value`` in one row: row by row, its category moved on by 1 ... k - 1.
 
-        Gradient: exact.
+        They lie along a new first axis: those of these numbers, or all. Gradient: exact.
         """
         self._check("neighbours")
         num_categories = value.shape[-1]
         rows = value.reshape(-1, num_categories)
-        rolled = [jnp.roll(rows, step, -1)[:, None] for step in range(1, num_categories)]
-        moved = jnp.concatenate([rows[:, None][:, :0], *rolled], 1)  # [rows, k - 1, k]
-        here = jnp.eye(len(rows), dtype=bool)[:, None, :, None]  # [changed row, 1, row, 1]
-        return jnp.where(here, moved[:, :, None, :], rows[None, None]).reshape(
-            len(rows) * (num_categories - 1), *value.shape
-        )
+        if numbers is None:
+            numbers = jnp.arange(len(rows) * (num_categories - 1))
+        changed, step = jnp.divmod(numbers, max(1, num_categories - 1))
+        moved = jax.vmap(jnp.roll)(rows[changed], step + 1)
+        here = changed[:, None, None] == jnp.arange(len(rows))[None, :, None]
+        return jnp.where(here, moved[:, None], rows[None]).reshape(-1, *value.shape)
 
     @jit()
     def neighbour_changes(self, slope: Float[Array, "*shape k"], value: Float[Array, "*shape k"]) -> Float[Array, "m"]:
@@ -157,9 +159,8 @@ class Categorical(NamedTuple):
         self._check("neighbour_changes")
         num_categories = value.shape[-1]
         rows, slopes = value.reshape(-1, num_categories), slope.reshape(-1, num_categories)
-        current = jnp.argmax(rows, -1)
-        steps = (current[:, None] + jnp.arange(1, num_categories)[None]) % num_categories
-        return jnp.ravel(jnp.take_along_axis(slopes, steps, -1) - jnp.sum(slopes * rows, -1, keepdims=True))
+        ahead = jax.vmap(jnp.roll)(slopes, -1 - jnp.argmax(rows, -1))[:, : num_categories - 1]
+        return jnp.ravel(ahead - jnp.sum(slopes * rows, -1, keepdims=True))
 
     @jit()
     def site_costs(
@@ -171,8 +172,7 @@ class Categorical(NamedTuple):
         moved = neighbour_costs.reshape(math.prod(value.shape[:-1]), num_categories - 1)
         by_step = jnp.concatenate([jnp.broadcast_to(cost, (len(moved), 1)), moved], 1)
         current = jnp.argmax(value.reshape(-1, num_categories), -1)
-        steps = (jnp.arange(num_categories)[None] - current[:, None]) % num_categories
-        return jnp.take_along_axis(by_step, steps, -1).reshape(value.shape)
+        return jax.vmap(jnp.roll)(by_step, current).reshape(value.shape)
 
     def support(self) -> Float[Array, "states *shape k"]:
         """All values, along a new first axis, the last row's category changing fastest.

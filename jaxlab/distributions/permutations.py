@@ -144,13 +144,20 @@ class PlackettLuce(NamedTuple):
         """
         _check.same_shape("PlackettLuce.condition", perturbed=perturbed, logits=self.logits)
         perturbed = lax.stop_gradient(perturbed)
-        value = widen(self.harden(perturbed))
-        times = jnp.matmul(value, bounded(perturbed), precision="highest")
-        # exp(z_i - z_l) - exp(z_i - z_(l - 1)), and no time before the first.
-        shares = jnp.exp(jnp.minimum(times[:, None] - times[None], 0))
-        shares = jnp.tril(shares - jnp.pad(shares[:, :-1], ((0, 0), (1, 0))))
-        rest = jnp.matmul(shares, log_sums_of_rest(self._in_order(value)), precision="highest")
-        moved = jnp.matmul(value.T, rest, precision="highest")
+        order = jnp.argsort(-perturbed)
+        times = bounded(perturbed)[order]
+        # The sum up to place i is exp(z_i - z_(i - 1)) times that up to i - 1, and the rest of 1 times the last term;
+        # there is no time before the first.
+        steps = jnp.minimum(times[1:] - times[:-1], 0)
+        kept = jnp.pad(jnp.exp(steps), (1, 0))[: order.size]
+        new = jnp.pad(-jnp.expm1(steps), (1, 0), constant_values=1)[: order.size]
+        sums = log_sums_of_rest(bounded(self.logits)[order])
+
+        def then(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
+            return first[0] * second[0], first[1] * second[0] + second[1]
+
+        _, rest = lax.associative_scan(then, (kept, new * sums))
+        moved = jnp.zeros_like(rest).at[order].set(rest, unique_indices=True)
         return first_order_only(straight_through(perturbed, moved), name="PlackettLuce.condition")
 
     def support(self) -> Float[Array, "states k k"]:
@@ -163,10 +170,9 @@ class PlackettLuce(NamedTuple):
           ValueError: if there are more than 2 ** 20.
         """
         num_items = self.logits.shape[-1]
-        if math.factorial(num_items) > MAXIMAL_NUM_STATES:
+        if math.factorial(min(num_items, 20)) > MAXIMAL_NUM_STATES:  # that of many has thousands of digits
             raise ValueError(
                 f"PlackettLuce.support: the number of states must be at most 2**20 to list them; got {num_items}!"
-                f" = {math.factorial(num_items)}"
             )
         orders = jnp.array(list(itertools.permutations(range(num_items))), jnp.int32)
         return jax.nn.one_hot(orders, num_items, dtype=self.logits.dtype)

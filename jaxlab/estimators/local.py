@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PRNGKeyArray
 
+from jaxlab import _check
+from jaxlab._chunks import by_rows, rows_at_once
 from jaxlab.distributions import Flippable
-from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate, for_each
+from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate, evaluate_one, for_each
 from jaxlab.gradients import with_gradient
 
 __all__ = ["local_expectation"]
@@ -16,8 +19,7 @@ __all__ = ["local_expectation"]
 
 def num_neighbours(dist: Flippable) -> int:
     """How many values differ from a draw at one site."""
-    mean = dist.mean()
-    return dist.neighbours(jnp.zeros_like(mean)).shape[0]
+    return jax.eval_shape(lambda: dist.neighbours(dist.mean())).shape[0]
 
 
 @estimator(
@@ -35,6 +37,7 @@ def local_expectation(
     f: Callable[[Any], Any],
     *,
     num_samples: int = 1,
+    chunk_size: int | None = None,
     has_aux: bool = False,
 ) -> Estimate:
     r"""The local expectation gradient: at each site the sum over its values, the other sites as drawn.
@@ -50,8 +53,9 @@ def local_expectation(
     Args:
       key: consumed.
       dist: Bernoulli or Categorical.
-      f: cost of one draw; it is evaluated at the draw and at all its neighbours at once.
+      f: cost of one draw; it is evaluated at the draw and at all its neighbours.
       num_samples: n, at least 1.
+      chunk_size: at how many neighbours of a draw to evaluate f at once; by default at as many as have 2 ** 21 numbers.
       has_aux: whether f returns a pair of its value and auxiliary values.
 
     Returns:
@@ -62,6 +66,7 @@ def local_expectation(
       Unbiased, first order only: a second derivative raises TypeError.
 
     Raises:
+      ValueError: for a ``chunk_size`` below 1.
       TypeError, ValueError: for a key, distribution, f or ``num_samples`` that is not as above.
 
     Examples:
@@ -77,15 +82,22 @@ def local_expectation(
       Titsias, Lázaro-Gredilla, "Local Expectation Gradients for Black Box Variational Inference", 2015.
       https://arxiv.org/abs/1503.01494
     """
+    name = "local_expectation"
+    if chunk_size is not None:
+        _check.at_least(name, "chunk_size", chunk_size, 1)
     draws = draw_samples(key, dist, num_samples)
-    values, aux = evaluate("local_expectation", f, draws, has_aux)
+    values, aux = evaluate(name, f, draws, has_aux)
 
     def site_costs(draw: Any, value: Any) -> Any:
-        neighbour_values, _ = evaluate("local_expectation", f, dist.neighbours(draw), has_aux)
+        def cost(number: Any) -> Any:
+            return evaluate_one(name, f, has_aux, dist.neighbours(draw, number[None])[0])[0]
+
+        numbers = jnp.arange(num_neighbours(dist))
+        neighbour_values = by_rows(cost, numbers, chunk_size or rows_at_once(draw.size))
         return dist.site_costs(value, neighbour_values, draw)
 
     costs = jnp.mean(for_each(site_costs, draws, values), 0)
     mean = lax.stop_gradient(dist.mean())
     gradient = dist.covariance_product(mean, costs.astype(mean.dtype))
-    value = with_gradient(jnp.mean(values), dist.logits, gradient, name="local_expectation")
+    value = with_gradient(jnp.mean(values), dist.logits, gradient, name=name)
     return estimate_of(value, aux, has_aux)

@@ -5,8 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxlab import _check
+from jaxlab._chunks import by_rows, rows_at_once
 from jaxlab._precision import widen
 from jaxlab.distributions import WeaklyDifferentiable
 from jaxlab.estimators.contract import Estimate, draw_each, estimate_of, estimator, evaluate, evaluate_one, for_each
@@ -22,10 +24,11 @@ def num_replaced(dist: Any) -> int:
     return sides * draw.size
 
 
-def each_replaced(draw: Float[Array, "*shape"], other: Float[Array, "*shape"]) -> Float[Array, "d *shape"]:
-    """For each component, ``draw`` with that component (and no other) taken from ``other``."""
-    here = jnp.eye(draw.size, dtype=bool).reshape(draw.size, *draw.shape)
-    return jnp.where(here, other[None], draw[None])
+def replaced(
+    draw: Float[Array, "*shape"], number: Int[Array, ""], other: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """``draw`` with the component of this number (and no other) taken from ``other``."""
+    return jnp.where((jnp.arange(draw.size) == number).reshape(draw.shape), other, draw)
 
 
 @estimator(
@@ -43,6 +46,7 @@ def measure_valued(
     f: Callable[[Any], Any],
     *,
     num_samples: int = 1,
+    chunk_size: int | None = None,
     has_aux: bool = False,
 ) -> Estimate:
     r"""The measure-valued gradient: one component at a time from either of two laws, the others as drawn.
@@ -59,6 +63,7 @@ def measure_valued(
       dist: a distribution that is WeaklyDifferentiable (Normal, Poisson).
       f: cost of one draw; for each parameter it is evaluated twice for each component of a Normal, once for each count.
       num_samples: n, at least 1.
+      chunk_size: for how many components of a draw to evaluate f at once; by default as many as have 2 ** 21 numbers.
       has_aux: whether f returns a pair of its value and auxiliary values.
 
     Returns:
@@ -69,6 +74,7 @@ def measure_valued(
       Unbiased, first order only: a second derivative raises TypeError.
 
     Raises:
+      ValueError: for a ``chunk_size`` below 1.
       TypeError, ValueError: for a key, distribution, f or ``num_samples`` that is not as above.
 
     Examples:
@@ -85,6 +91,8 @@ def measure_valued(
       Estimation in Machine Learning", 2020, section 6. https://arxiv.org/abs/1906.10652
     """
     name = "measure_valued"
+    if chunk_size is not None:
+        _check.at_least(name, "chunk_size", chunk_size, 1)
     draws, derivatives = draw_each(dist.weak_derivatives, key, num_samples)
     values, aux = evaluate(name, f, draws, has_aux)
 
@@ -93,9 +101,14 @@ def measure_valued(
 
     def difference(draw: Any, value: Any, positive: Any, negative: Any) -> Any:
         """The difference of the two sides for each component."""
-        above = jax.vmap(cost)(each_replaced(draw, positive))
-        below = value if negative is None else jax.vmap(cost)(each_replaced(draw, negative))
-        return (widen(above) - widen(below)).reshape(draw.shape)
+
+        def of_component(number: Any) -> Any:
+            above = cost(replaced(draw, number, positive))
+            below = value if negative is None else cost(replaced(draw, number, negative))
+            return widen(above) - widen(below)
+
+        differences = by_rows(of_component, jnp.arange(draw.size), chunk_size or rows_at_once(draw.size))
+        return differences.reshape(draw.shape)
 
     value = jnp.mean(values)
     for parameter, (constant, positive, negative) in zip(jax.tree.leaves(dist), derivatives, strict=True):

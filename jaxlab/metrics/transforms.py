@@ -9,8 +9,10 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from jaxlab.metrics.metric import Metric, State, dense, evaluate, mean_of, means_of, statistics_of
-from jaxlab.moments import Estimate, delta
+from jaxlab._chunks import by_rows, rows_at_once
+from jaxlab.metrics.metric import Metric, State, dense, evaluate, mean_of, means_of, statistics_of, total_of
+from jaxlab.moments import Estimate
+from jaxlab.moments.curved import delta_around
 from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = ["delta_metric", "jackknife_metric", "linearize", "loss"]
@@ -93,17 +95,22 @@ def linearize(metric: Metric, state: State) -> Callable:
 
 
 def _as_function_of_a_mean(metric, stats, weights):
-    """The samples ``(w s, w)``, and the metric as a function of their mean: weights are a ratio too."""
-    stats = dense(stats)
-    _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], stats))
-    flat = jnp.concatenate([leaf.reshape(weights.shape[0], -1) for leaf in jax.tree.leaves(stats)], 1)
-    samples = jnp.concatenate([flat * weights[:, None], weights[:, None]], 1)
+    """The samples ``(w s, w)`` as a function of a statistic and its weight, their sum, and the metric of their mean.
+
+    Weights are a ratio too. The samples are made one by one, for together they may be large.
+    """
+
+    def sample_of(item):
+        stat, weight = item
+        return jnp.append(ravel_pytree(dense(stat))[0] * weight, weight)
+
+    total, unravel = ravel_pytree(total_of(stats, weights))
 
     def function(mean):
         weight = jnp.where(mean[-1] == 0, 1, mean[-1])
         return metric.final(unravel(mean[:-1] / weight))
 
-    return samples, function
+    return sample_of, jnp.append(total, jnp.sum(weights)), function
 
 
 def jackknife_metric(metric: Metric) -> Callable:
@@ -141,10 +148,13 @@ def jackknife_metric(metric: Metric) -> Callable:
     def estimate(predictions: Any, targets: Any, *, weights: Array | None = None) -> Estimate:
         stats, used = statistics_of("jackknife_metric", metric, predictions, targets, weights)
         enough("jackknife_metric", used, 2)
-        samples, function = _as_function_of_a_mean(metric, stats, used)
+        sample_of, total, function = _as_function_of_a_mean(metric, stats, used)
         size = used.shape[0]
-        total = jnp.sum(samples, 0)
-        parts = jax.vmap(lambda sample: function((total - sample) / (size - 1)))(samples)
+
+        def without(item):
+            return function((total - sample_of(item)) / (size - 1))
+
+        parts = by_rows(without, (stats, used), rows_at_once(total.size))
         whole = function(total / size)
         bias = (size - 1) * (jnp.mean(parts) - whole)
         spread = jnp.sum((parts - jnp.mean(parts)) ** 2) * ((size - 1) / size)
@@ -186,7 +196,7 @@ def delta_metric(metric: Metric) -> Callable:
     def estimate(predictions: Any, targets: Any, *, weights: Array | None = None) -> Estimate:
         stats, used = statistics_of("delta_metric", metric, predictions, targets, weights)
         enough("delta_metric", used, 2)
-        samples, function = _as_function_of_a_mean(metric, stats, used)
-        return delta(function)(samples)
+        sample_of, total, function = _as_function_of_a_mean(metric, stats, used)
+        return delta_around(function, total / used.shape[0], (stats, used), sample_of)
 
     return estimate

@@ -9,12 +9,28 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxlab import _check
+from jaxlab._chunks import by_rows, rows_at_once
 from jaxlab._jit import jit
 from jaxlab._precision import widen
 from jaxlab.moments.resampling import Estimate
 from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = ["delta", "log_mean_exp", "multilevel"]
+
+
+def delta_around(function: Callable, center: Array, items: Any, sample_of: Callable = lambda item: item) -> Estimate:
+    """The delta method around the mean of samples, which are made of as many items, some at a time."""
+    size = jax.tree.leaves(items)[0].shape[0]
+
+    def along(item):
+        direction = sample_of(item) - center
+        slope = lambda point: jax.jvp(function, (point,), (direction,))[1]  # noqa: E731
+        return jax.jvp(slope, (center,), (direction,))
+
+    slopes, curvatures = by_rows(along, items, rows_at_once(center.size))
+    scale = 1 / ((size - 1) * size)
+    bias = jnp.sum(curvatures) * scale / 2
+    return Estimate(function(center) - bias, safe_sqrt(jnp.sum(slopes**2) * scale), bias)
 
 
 def delta(function: Callable) -> Callable:
@@ -48,19 +64,7 @@ def delta(function: Callable) -> Callable:
     def estimate(samples: Array) -> Estimate:
         enough("delta", samples, 2)
         samples = widen(samples)
-        size = samples.shape[0]
-        center = jnp.mean(samples, 0)
-        deviations = samples - center[None]
-
-        def along(direction):
-            slope = lambda point: jax.jvp(function, (point,), (direction,))[1]  # noqa: E731
-            first, second = jax.jvp(slope, (center,), (direction,))
-            return first, second
-
-        slopes, curvatures = jax.vmap(along)(deviations)
-        scale = 1 / ((size - 1) * size)
-        bias = jnp.sum(curvatures) * scale / 2
-        return Estimate(function(center) - bias, safe_sqrt(jnp.sum(slopes**2) * scale), bias)
+        return delta_around(function, jnp.mean(samples, 0), samples)
 
     return estimate
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, ScalarLike
 
 from jaxlab import _check
-from jaxlab._chunks import by_rows
+from jaxlab._chunks import by_rows, rows_with_others
 from jaxlab._jit import jit
 from jaxlab._precision import widen
 from jaxlab.moments.statistics import as_many, enough, safe_sqrt
@@ -103,14 +103,15 @@ def _row_of(kernel, y, without_itself=False):
 
 def _mean_of_pairs(kernel, x, y):
     row = _row_of(kernel, y)
-    return jnp.mean(by_rows(lambda item: jnp.mean(row(item)), _numbered(x)))
+    return jnp.mean(by_rows(lambda item: jnp.mean(row(item)), _numbered(x), rows_with_others(y.size)))
 
 
 def _mean_within(kernel, x, unbiased):
     """Over the pairs of samples of one set."""
     size = x.shape[0]
     row = _row_of(kernel, x, unbiased)
-    return jnp.sum(by_rows(lambda item: jnp.sum(row(item)), _numbered(x))) / size / (size - 1 if unbiased else size)
+    sums = by_rows(lambda item: jnp.sum(row(item)), _numbered(x), rows_with_others(x.size))
+    return jnp.sum(sums) / size / (size - 1 if unbiased else size)
 
 
 @jit(static=("kernel", "unbiased"))
@@ -161,7 +162,7 @@ def _centred_rows(kernel, x, unbiased):
     """
     size = x.shape[0]
     row = _row_of(kernel, x, unbiased)
-    sums = by_rows(lambda item: jnp.sum(row(item)), _numbered(x))
+    sums = by_rows(lambda item: jnp.sum(row(item)), _numbered(x), rows_with_others(x.size))
     if unbiased:
         mean = jnp.sum(sums) / size / (size - 1)
         return lambda item: jnp.where(jnp.arange(size) == item[0], 0, row(item) - mean)
@@ -186,7 +187,7 @@ def _hsics(kernel, x, y, unbiased):
             jnp.sum(b),
         )
 
-    products, of_left, of_right = by_rows(of_row, _numbered((x, y)))
+    products, of_left, of_right = by_rows(of_row, _numbered((x, y)), rows_with_others(x.size + y.size))
     products = jnp.sum(products, 0)
     if not unbiased:
         return products / size / size

@@ -9,7 +9,7 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 from jaxlab import _check
-from jaxlab._chunks import by_rows
+from jaxlab._chunks import by_rows, rows_with_others
 from jaxlab.moments.statistics import enough, safe_sqrt
 
 __all__ = ["Bootstrap", "Estimate", "bootstrap", "jackknife"]
@@ -37,7 +37,11 @@ def _leave_one_out(statistic, samples):
     size = samples.shape[0]
     # Sample number size - 1 stands in for the one left out, whose place is the last.
     index = jnp.arange(size - 1)
-    return by_rows(lambda out: statistic(samples[jnp.where(index < out, index, index + 1)]), jnp.arange(size))
+
+    def of_others(out):
+        return statistic(samples[jnp.where(index < out, index, index + 1)])
+
+    return by_rows(of_others, jnp.arange(size), rows_with_others(samples.size))
 
 
 def jackknife(statistic: Callable) -> Callable:
@@ -48,7 +52,7 @@ def jackknife(statistic: Callable) -> Callable:
 
     Args:
       statistic: a smooth function of samples [n, ...]; it is called on n - 1 samples n times, on up to 256 of
-        these sets at once.
+        these sets at once (fewer where they have more than 2 ** 21 numbers).
 
     Returns:
       A function of samples to an :class:`Estimate`.
@@ -90,7 +94,8 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
 
     Args:
       statistic: a function of samples [n, ...] to one number.
-      num_resamples: how many sets of n samples are drawn with replacement, up to 256 at once.
+      num_resamples: how many sets of n samples are drawn with replacement, up to 256 at once (fewer where they have
+        more than 2 ** 21 numbers).
       level: of the confidence intervals, in (0, 1).
 
     Returns:
@@ -127,7 +132,7 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
         def of_resample(key):
             return statistic(samples[jax.random.randint(key, (size,), 0, size)])
 
-        resampled = by_rows(of_resample, jax.random.split(key, num_resamples))
+        resampled = by_rows(of_resample, jax.random.split(key, num_resamples), rows_with_others(samples.size))
         tails = jnp.array([(1 - level) / 2, (1 + level) / 2], value.dtype)
         center = jnp.mean(resampled)
         below = jnp.mean(jnp.where(resampled == value, 0.5, jnp.where(resampled < value, 1.0, 0.0))).astype(value.dtype)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxlab import _check
-from jaxlab._chunks import by_rows
+from jaxlab._chunks import by_rows, rows_with_others
 from jaxlab.moments.statistics import enough
 
 __all__ = ["u_statistic", "v_statistic"]
@@ -21,6 +21,11 @@ def _tuples(kernel, samples, order):
     for place in reversed(range(order)):
         function = jax.vmap(function, [0 if other == place else None for other in range(order)])
     return function(*(samples,) * order)
+
+
+def _rows_of(samples, order):
+    """How many first samples at a time: each is taken with all tuples of the others."""
+    return rows_with_others(samples.size * max(1, samples.shape[0]) ** max(0, order - 2))
 
 
 def u_statistic(kernel: Callable, *, order: int = 2) -> Callable:
@@ -72,7 +77,7 @@ def u_statistic(kernel: Callable, *, order: int = 2) -> Callable:
         count = 1.0
         for place in range(order):
             count *= size - place
-        return jnp.sum(by_rows(of_first, (index, samples)), 0) / count
+        return jnp.sum(by_rows(of_first, (index, samples), _rows_of(samples, order)), 0) / count
 
     return statistic
 
@@ -112,6 +117,6 @@ def v_statistic(kernel: Callable, *, order: int = 2) -> Callable:
         def of_first(first):
             return jnp.mean(_tuples(functools.partial(kernel, first), samples, order - 1), tuple(range(order - 1)))
 
-        return jnp.mean(by_rows(of_first, samples), 0)
+        return jnp.mean(by_rows(of_first, samples, _rows_of(samples, order)), 0)
 
     return statistic

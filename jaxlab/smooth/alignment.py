@@ -13,15 +13,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, ScalarLike
 
 from jaxlab import _check
-from jaxlab._chunks import by_rows
+from jaxlab._chunks import by_rows, rows_at_once
 from jaxlab._jit import jit
 from jaxlab._precision import widen
 from jaxlab.smooth._common import in_unit, over
 
 __all__ = ["dtw", "dtw_divergence", "edit_distance", "longest_common_subsequence"]
-
-# So many differences of features are taken at a time: 8 MiB of float32.
-DIFFERENCES = 2**21
 
 
 def _antidiagonals(grid):
@@ -187,8 +184,7 @@ def dtw_divergence(
 
     def distance(one, two):
         # Some vectors at a time: not all differences of all features at once.
-        num_rows = max(1, DIFFERENCES // max(1, two.size))
-        cost = by_rows(lambda vector: jnp.sum((vector[None] - two) ** 2, -1), one, num_rows)
+        cost = by_rows(lambda vector: jnp.sum((vector[None] - two) ** 2, -1), one, rows_at_once(two.size))
         return dtw(cost, temperature=temperature)
 
     both = distance(wide, other)

@@ -131,6 +131,12 @@ def family(
             ),
             Case(f"{name}.neighbours", {**me, "value": value}, exact=("value",)),
             Case(
+                f"{name}.neighbours",
+                {**me, "value": value, "numbers": np.array([2, 0])},
+                exact=("value",),
+                variant="some",
+            ),
+            Case(
                 f"{name}.site_costs",
                 {**me, "cost": np.float32(0.5), "neighbour_costs": costs, "value": value},
                 exact=("cost", "neighbour_costs", "value"),

@@ -23,6 +23,7 @@ from jaxlab.distributions import (
     Normal,
     Poisson,
 )
+from jaxlab.estimators import pathwise_control
 
 NUM_REPLICATES = 200_000
 NORMAL = Normal(jnp.array([0.5, -1.0]), jnp.array([0.7, 1.2]))
@@ -247,6 +248,37 @@ def test_a_quadratic_function_has_no_variance_left_by_the_delta_method():
     gradients = replicate(lambda key: jax.grad(loss)(NORMAL, key), num_replicates=100)
     expected = Normal((matrix + matrix.T) @ NORMAL.loc + jnp.array([1.0, 0.0]), 2 * jnp.diag(matrix) * NORMAL.scale)
     jax.tree.map(lambda g, e: np.testing.assert_allclose(g, np.tile(e, (100, 1)), rtol=1e-4), gradients, expected)
+
+
+def test_a_hessian_that_is_not_kept_gives_the_same_by_the_delta_method(monkeypatch):
+    """Value, gradient, slope of the scale and Hessian; planted and found: half the diagonal."""
+
+    def loss(parameters, scale):
+        return delta_loss(jax.random.key(0), parameters, scale)
+
+    def found():
+        return [
+            jax.value_and_grad(loss, argnums=(0, 1))(jnp.stack(NORMAL), jnp.array(0.7)),
+            jax.hessian(loss)(jnp.stack(NORMAL), 0.7),
+        ]
+
+    expected = found()
+    monkeypatch.setattr(pathwise_control, "is_small", lambda size: False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found(), expected)
+
+
+def test_the_hessian_of_many_components_is_not_kept():
+    """That of 4,096 components takes 64 MiB. Planted and found: kept."""
+
+    def gradient(loc):
+        def loss(loc):
+            dist = Normal(loc, jnp.ones_like(loc))
+            return estimators.reparameterized_delta(jax.random.key(0), dist, lambda x: jnp.sum(jnp.sin(x)) ** 2)
+
+        return jax.grad(loss)(loc)
+
+    program = jax.jit(gradient).lower(jax.ShapeDtypeStruct((4096,), jnp.float32)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 32 * 2**20
 
 
 @pytest.mark.parametrize("term", ["", "the mean's", "the scale's"])

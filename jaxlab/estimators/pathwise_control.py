@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, Float, Int, PRNGKeyArray, ScalarLike
 
+from jaxlab._chunks import NUMBERS, by_rows, rows_at_once
 from jaxlab._precision import widen
 from jaxlab.distributions import Antithetic, Normal
 from jaxlab.estimators.contract import Estimate, draw_each, estimate_of, estimator, evaluate, fixed_cost, for_each
@@ -83,13 +84,35 @@ def reparameterized_antithetic(
     return estimate_of(jnp.mean(values), aux, has_aux)
 
 
+def is_small(size: int) -> bool:
+    """Whether a matrix of so many rows is kept."""
+    return size**2 <= NUMBERS
+
+
+def diagonal_and_product(
+    matrix: Callable[[Array], Array], size: int, dtype: Any
+) -> tuple[Float[Array, "d"], Callable[[Float[Array, "d"]], Float[Array, "d"]]]:
+    """The diagonal of a symmetric matrix, and the product with it, from the product with vectors of ``dtype``."""
+
+    def row(number: Int[Array, ""]) -> Float[Array, "d"]:
+        return widen(lax.stop_gradient(matrix(jax.nn.one_hot(number, size, dtype=dtype))))
+
+    if is_small(size):
+        rows = jax.vmap(row)(jnp.arange(size))
+        return jnp.diag(rows), lambda x: jnp.matmul(rows, x, precision="highest")
+    diagonal = by_rows(lambda number: row(number)[number], jnp.arange(size), rows_at_once(size))
+    return diagonal, lambda x: widen(matrix(x.astype(dtype)))
+
+
 @estimator(
     needs=Normal,
     unbiased_value=True,
     unbiased_gradient=True,
     derivative_order=math.inf,
     evaluations=lambda num_samples, dist: num_samples,
-    derivative_evaluations=lambda num_samples, dist: num_samples + dist.loc.size + 1,
+    derivative_evaluations=lambda num_samples, dist: (
+        num_samples + dist.loc.size + 1 + (0 if is_small(dist.loc.size) else num_samples + 1)
+    ),
     minimal_num_samples=1,
     tunable=("scale",),
 )
@@ -115,7 +138,8 @@ def reparameterized_delta(
       key: consumed.
       dist: Normal.
       f: cost of one draw, twice differentiable at the mean; its whole Hessian there is computed (one product with it
-        for each component).
+        for each component). Of more than 1,448 components no more than some of its rows are kept, and each draw costs a
+        product more.
       num_samples: n, at least 1.
       scale: :math:`\alpha`; 0 is :func:`reparameterized`. Below 1 where the density is wide beside the curves of f.
       has_aux: whether f returns a pair of its value and auxiliary values.
@@ -156,20 +180,19 @@ def reparameterized_delta(
         return jax.grad(lambda x: cost(x.reshape(center.shape)))(x)
 
     slope, curvature_along = jax.linearize(slope_at, jnp.ravel(center))
-    hessian = jax.vmap(curvature_along)(jnp.eye(center.size, dtype=center.dtype))
-    slope, hessian = widen(lax.stop_gradient(slope)), widen(lax.stop_gradient(hessian))
+    slope = widen(lax.stop_gradient(slope))
+    diagonal, product = diagonal_and_product(curvature_along, center.size, center.dtype)
 
     def deviation(x: Float[Array, "*shape"]) -> Float[Array, "d"]:
         return jnp.ravel(widen(x) - widen(center))
 
     def expansion(x: Float[Array, "*shape"]) -> Float[Array, ""]:
         away = deviation(x)
-        turned = jnp.matmul(hessian, away, precision="highest")
-        return jnp.dot(slope + 0.5 * turned, away, precision="highest")
+        return jnp.dot(slope + 0.5 * product(away), away, precision="highest")
 
     def excess(dist: Normal, draws: Float[Array, "n *shape"]) -> Float[Array, ""]:
         """The mean of the expansion over the draws, less its expectation."""
-        spread = 0.5 * jnp.sum(jnp.diag(hessian) * jnp.ravel(widen(dist.scale)) ** 2)
+        spread = 0.5 * jnp.sum(diagonal * jnp.ravel(widen(dist.scale)) ** 2)
         return jnp.mean(for_each(expansion, draws)) - expansion(dist.loc) - spread
 
     draws, pull_back = jax.vjp(lambda dist: draw_each(dist.reparameterize, key, num_samples), dist)

@@ -149,7 +149,7 @@ def disarm_stick_breaking(
         place = jnp.argmax(jnp.concatenate([stops, jnp.ones((*stops.shape[:-1], 1), bool)], -1), -1).astype(jnp.int32)
         met = places(stops) <= place[..., None]
         all_orders = jnp.broadcast_to(order, (*stops.shape[:-1], order.shape[-1]))
-        return jnp.take_along_axis(all_orders, place[..., None], -1)[..., 0], met
+        return jnp.sum(jnp.where(places(all_orders) == place[..., None], all_orders, 0), -1), met
 
     return with_decisions("disarm_stick_breaking", key, dist, f, num_samples, has_aux, decision_logits, follow)
 
@@ -175,7 +175,8 @@ def descend(left: Array, depth: int) -> tuple[Int[Array, "..."], Array]:
     for level in range(depth):
         here = left[..., 2**level - 1 : 2 ** (level + 1) - 1]
         met.append(places(here) == node[..., None])
-        node = 2 * node + 1 - jnp.take_along_axis(here, node[..., None], -1)[..., 0].astype(jnp.int32)
+        # By comparison and not by index: of one number of each row, a TPU makes a long loop.
+        node = 2 * node + 1 - jnp.any(met[-1] & here, -1).astype(jnp.int32)
     return node, jnp.concatenate([*met, left[..., :0]], -1)
 
 

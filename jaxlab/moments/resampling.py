@@ -35,11 +35,10 @@ class Bootstrap(NamedTuple):
 
 def _leave_one_out(statistic, samples):
     size = samples.shape[0]
-    # Sample number size - 1 stands in for the one left out, whose place is the last.
-    index = jnp.arange(size - 1)
+    index = jnp.arange(size - 1).reshape(-1, *(1,) * (samples.ndim - 1))
 
     def of_others(out):
-        return statistic(samples[jnp.where(index < out, index, index + 1)])
+        return statistic(jnp.where(index < out, samples[:-1], samples[1:]))
 
     return by_rows(of_others, jnp.arange(size), rows_with_others(samples.size))
 
@@ -58,8 +57,7 @@ def jackknife(statistic: Callable) -> Callable:
       A function of samples to an :class:`Estimate`.
 
     Gradient:
-      Exact; that of the value has the bias of order 1 / n taken off too, as a gradient of what T tends to. On a GPU its
-      terms are added in no fixed order, as those of :func:`bootstrap`.
+      Exact; that of the value has the bias of order 1 / n taken off too, as a gradient of what T tends to.
 
     Raises:
       ValueError: when called, if there are fewer than 2 samples.

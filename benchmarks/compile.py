@@ -145,8 +145,9 @@ def beyond(found: dict[str, int], allowed: dict[str, int]) -> dict[str, tuple[in
 
 
 def grown(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """What a row takes far more of, now and before, by the same compiler."""
-    if "error" in before | after or before["compiler"] != after["compiler"]:
+    """What a row takes far more of, now and before, by the same compiler, of arguments of the same shapes."""
+    same = all(before.get(what) == after.get(what) for what in ("compiler", "arguments"))
+    if "error" in before | after or not same:
         return {}
     return beyond(counted(after), counted(before))
 
@@ -191,7 +192,10 @@ def main(config: Config) -> int:
             try:
                 row["compiler"] = compilers.version(TARGETS[target][0])
                 lowered, fingerprint = lowered_for(lower, target)
+                if config.every_function:
+                    row["arguments"] = compile_table.shapes_of(jax.tree.leaves(lowered.in_avals))
                 if rows.get(key_of(row), {}).get("program") == fingerprint:
+                    rows[key_of(row)] |= row
                     continue
                 row["program"] = fingerprint
                 row |= measured(lowered, target)

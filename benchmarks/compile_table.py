@@ -1,11 +1,14 @@
 """The compile table in Markdown: all of it, and what the README shows."""
 
+import itertools
 from typing import Any
 
 HEAD = (
     "| program | size | flops | bytes | temporary | collectives | kernels in a loop | roofline | bound | compiled in |"
 )
 RULE = "| --- | --- | ---: | ---: | ---: | --- | --- | ---: | --- | ---: |"
+#: Memory beside arguments and results that is worth a second look: so many times as much, and so many bytes.
+MUCH, MUCH_BYTES = 8, 2**26
 #: What the README shows of the large sizes.
 TELLING = ("nearest_code 512", "nearest_code 8,192", "rank 10,000", "dtw 512 x 512", "mmd 2,048")
 README_TARGETS = ("TPU v5e", "TPU v5e x 4", "NVIDIA H100", "NVIDIA H100 x 8")
@@ -55,6 +58,13 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [row["name"] + mark(row), row["size"], *costs, collectives_of(row), loops, *bound, seconds]
 
 
+def shapes_of(arrays: list[Any]) -> str:
+    """The shapes of arrays, equal ones that follow each other counted."""
+    names = [f"{x.dtype}{list(x.shape)}" for x in arrays]
+    runs = [(name, len(list(run))) for name, run in itertools.groupby(names)]
+    return ", ".join(name if number == 1 else f"{number} x {name}" for name, number in runs)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Rows in Markdown."""
     return "\n".join([HEAD, RULE, *(f"| {' | '.join(cells(row))} |" for row in rows)])
@@ -74,12 +84,31 @@ def law_table(costs: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def most_memory(rows: list[dict[str, Any]]) -> str:
+    """The rows with far more temporary memory than arguments and results, those with the most first, by target."""
+    lines = ["| program | arguments | arguments and results | temporary |", "| --- | --- | ---: | --- |"]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if "error" not in row and row["temporary bytes"] > max(MUCH_BYTES, MUCH * row["argument and result bytes"]):
+            found.setdefault(row["name"], []).append(row)
+    ordered = sorted(found.values(), key=lambda rows: -max(row["temporary bytes"] for row in rows))
+    for of_name in ordered:
+        first = of_name[0]
+        temporary = "; ".join(f"{bytes_of(row['temporary bytes'])} on {row['target']}" for row in of_name)
+        given = bytes_of(first["argument and result bytes"])
+        lines.append(f"| {first['name']} | {first['arguments']} | {given} | {temporary} |")
+    return "\n".join(lines)
+
+
 def everything(results: dict[str, Any]) -> str:
-    """All rows, target by target, then those of the law."""
+    """All rows, target by target, then those of the law; before them, of rows with their shapes, what takes most."""
     parts = [
         "# Programs as they are compiled\n\nWritten by `python -m benchmarks.compile`, whose docstring says what the"
         f" columns are ({', '.join(results['compilers'])}). Costs are those of one device."
     ]
+    if any("arguments" in row for row in results["rows"]):
+        limit = f"more than {MUCH} times as much, and {bytes_of(MUCH_BYTES)}"
+        parts += [f"## Most temporary memory beside arguments and results: {limit}", most_memory(results["rows"])]
     for target in dict.fromkeys(row["target"] for row in results["rows"]):
         parts += [f"## {target}", table([row for row in results["rows"] if row["target"] == target])]
     for platform, law in results["law"].items():
@@ -104,9 +133,10 @@ def readme_section(results: dict[str, Any]) -> str:
                 lines.append(f"| {' | '.join(['' if place else name, target + mark(row), *cells(row)[2:9]])} |")
     intro = (
         f"Compiled with {', '.join(results['compilers'])} for devices that are not here (`python -m"
-        " benchmarks.compile`; all rows in `benchmarks/results/compile.md`): costs of one device, loops as often as"
-        " they turn. The roofline is the time that the chip takes at its published speed for these flops or these"
-        " bytes, whichever is longer (`benchmarks/chips.py`). Marked programs compile with all products left to"
-        " cuBLAS alone, where no GPU is at hand."
+        " benchmarks.compile`; all rows in `benchmarks/results/compile.md`, and by `--every-function` each public"
+        " function at a large size in `compile_large.md`): costs of one device, loops as often as they turn. The"
+        " roofline is the time that the chip takes at its published speed for these flops or these bytes, whichever is"
+        " longer (`benchmarks/chips.py`). Marked programs compile with all products left to cuBLAS alone, where no GPU"
+        " is at hand."
     )
     return "\n\n".join([intro, "\n".join(lines)])

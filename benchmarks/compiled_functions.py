@@ -1,9 +1,9 @@
 """Public functions at sizes where growth shows, with the shapes of their arguments on a mesh: what the table compiles.
 
 Vectors x codes, steps x steps, samples x parameters: a function that keeps such a matrix, where the mathematics does
-not ask for it, has hundreds of MiB here. The other functions are a handful of numbers for each example; they are
-compiled at the size of their row in the compile law alone (``tests/test_compile.py``), whose costs
-``benchmarks.compile`` takes over.
+not ask for it, has hundreds of MiB here. All functions are compiled at the size of their row in the compile law
+(``tests/test_compile.py``), whose costs ``benchmarks.compile`` takes over, and at a large one by ``benchmarks.compile
+--every-function`` (``benchmarks.compiled_rows``).
 """
 
 import functools

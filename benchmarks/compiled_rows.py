@@ -2,9 +2,14 @@
 
 The laws call each function with a handful of numbers, and read which of its axes may have other sizes
 (``tests/sizes.py``). Here these are long: a function that keeps what grows as the product of two axes, where the
-mathematics does not ask for it, has far more temporary memory than arguments and results.
+mathematics does not ask for it, has far more temporary memory than arguments and results. ``compile_large.md`` begins
+with those that have most. They list all states or swaps, evaluate a cost at each neighbour (of eight examples with
+several samples each, whose chunks come together), keep what a derivative needs of each step or relaxation, or take a
+chunk of items with all others.
 
-Found: averages over pairs of 65,536 samples, whose number is none of 32 bits.
+Found: averages over pairs of 65,536 samples, whose number is none of 32 bits; all features of 256 x 1,024 pairs at
+once; matrices of all places of an order, of a Hessian, and of all sites of all neighbours; k^3 numbers for k
+categories; single numbers of long rows, gathered on a TPU, where each of them takes the memory of 128.
 """
 
 import functools

@@ -18,7 +18,7 @@ import jax
 import pytest
 
 from benchmarks import compile as table
-from benchmarks import compilers, hlo
+from benchmarks import compile_table, compiled_rows, compilers, hlo
 from benchmarks.compiled_functions import FUNCTIONS
 from benchmarks.compiled_steps import STEPS
 
@@ -63,4 +63,36 @@ def test_a_row_of_the_table_that_takes_twice_as_much_is_seen():
     gathered = before | {"collectives": {"all-reduce": 2, "all-gather": 2}}
     assert table.grown(before, gathered) == {"collectives": (4, 2)}
     assert table.grown(before, gathered | {"compiler": "another"}) == {}
+    assert table.grown(before, gathered | {"arguments": "longer ones"}) == {}
     assert table.grown(before, {"compiler": "one", "error": "it cannot"}) == {}
+
+
+def test_rows_at_a_large_size_are_as_large_as_their_results_and_evaluations_allow():
+    rows = {row.name: row for row in compiled_rows.rows()}
+    mesh = compilers.mesh("CPU", 1)
+
+    def shapes(name):
+        return compile_table.shapes_of(jax.tree.leaves(rows[name].lower(mesh).in_avals)[1:])
+
+    assert shapes("moments.gini") == "float32[8, 65536]"
+    assert shapes("distributions.Bernoulli.neighbours") == "2 x float32[8, 4096]"  # 4,096^2 numbers each
+    assert shapes("distributions.PlackettLuce.support") == "float32[8, 4]"  # 4! matrices; of 16 there are too many
+    assert shapes("estimators.local_expectation-Bernoulli") == "2 x float32[8, 1024]"  # at 4 x 1,025 of them
+
+
+def test_rows_with_far_more_memory_than_arguments_and_results_come_first():
+    def row(name, target, temporary):
+        given = {"arguments": "float32[8]", "argument and result bytes": 2**24}
+        return given | {"name": name, "target": target, "temporary bytes": temporary}
+
+    rows = [
+        row("a", "CPU", 2**27 + 2**20),
+        row("b", "CPU", 2**28),
+        row("b", "TPU v5e", 2**27 + 1),
+        row("c", "CPU", 2**27),
+    ]
+    lines = compile_table.most_memory(rows).splitlines()[2:]
+    assert lines == [
+        "| b | float32[8] | 16 MiB | 256 MiB on CPU; 128 MiB on TPU v5e |",
+        "| a | float32[8] | 16 MiB | 129 MiB on CPU |",
+    ]

@@ -151,7 +151,7 @@ class PlackettLuce(NamedTuple):
         steps = jnp.minimum(times[1:] - times[:-1], 0)
         kept = jnp.pad(jnp.exp(steps), (1, 0))[: order.size]
         new = jnp.pad(-jnp.expm1(steps), (1, 0), constant_values=1)[: order.size]
-        sums = log_sums_of_rest(bounded(self.logits)[order])
+        sums = log_sums_of_rest(bounded(self.logits).at[order].get(unique_indices=True))
 
         def then(first: tuple[Array, Array], second: tuple[Array, Array]) -> tuple[Array, Array]:
             return first[0] * second[0], first[1] * second[0] + second[1]

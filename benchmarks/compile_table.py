@@ -3,6 +3,9 @@
 import itertools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 HEAD = (
     "| program | size | flops | bytes | temporary | collectives | kernels in a loop | roofline | bound | compiled in |"
 )
@@ -59,8 +62,8 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def shapes_of(arrays: list[Any]) -> str:
-    """The shapes of arrays, equal ones that follow each other counted."""
-    names = [f"{x.dtype}{list(x.shape)}" for x in arrays]
+    """The shapes of arrays but keys, equal ones that follow each other counted."""
+    names = [f"{x.dtype}{list(x.shape)}" for x in arrays if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)]
     runs = [(name, len(list(run))) for name, run in itertools.groupby(names)]
     return ", ".join(name if number == 1 else f"{number} x {name}" for name, number in runs)
 
@@ -96,7 +99,7 @@ def most_memory(rows: list[dict[str, Any]]) -> str:
         first = of_name[0]
         temporary = "; ".join(f"{bytes_of(row['temporary bytes'])} on {row['target']}" for row in of_name)
         given = bytes_of(first["argument and result bytes"])
-        lines.append(f"| {first['name']} | {first['arguments']} | {given} | {temporary} |")
+        lines.append(f"| {first['name']} | {first.get('arguments', '-')} | {given} | {temporary} |")
     return "\n".join(lines)
 
 

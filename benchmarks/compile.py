@@ -3,7 +3,7 @@
     python -m benchmarks.compile                     # all rows; those whose program has not changed are kept
     python -m benchmarks.compile --only ordered      # rows whose name contains this
     python -m benchmarks.compile --targets "TPU v5e" "NVIDIA H100 x 8"
-    python -m benchmarks.compile --every-function    # all rows of the compile law at a large size
+    python -m benchmarks.compile --every-function    # all rows of the compile law, at a small and a large size
 
 It runs where the compilers are (``.venv-compile``, see ``make compile``), and needs no hardware. Of each program, for
 one device: flops, bytes read and written, temporary memory, collectives, kernels in each loop, the time that the
@@ -34,7 +34,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import rich
@@ -70,8 +70,10 @@ class Config:
     """Rows whose name contains this."""
     targets: tuple[str, ...] = tuple(TARGETS)
     """Platforms and numbers of devices."""
+    sizes: tuple[Literal["small", "large"], ...] = ("small", "large")
+    """Of the programs' arguments."""
     every_function: bool = False
-    """In place of these, all rows of the compile law at a large size (compile_large.json and .md): takes hours."""
+    """In place of these, all rows of the compile law at two sizes (compile_functions.json and .md): takes hours."""
     out: Path = Path("benchmarks/results")
     """Directory of compile.json, which is merged with what is there."""
 
@@ -165,7 +167,7 @@ def law_records() -> dict[str, Any]:
 
 def main(config: Config) -> int:
     """Compiles what is new or changed, and writes the tables after each row; returns how many rows take far more."""
-    path = config.out / ("compile_large.json" if config.every_function else "compile.json")
+    path = config.out / ("compile_functions.json" if config.every_function else "compile.json")
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": [], "law": {}}
     rows = {key_of(row): row for row in results["rows"]}
     wanted = programs(config.every_function)
@@ -186,7 +188,7 @@ def main(config: Config) -> int:
 
     for target in config.targets:
         for name, size, lower in wanted:
-            if config.only not in name:
+            if config.only not in name or size not in config.sizes:
                 continue
             row: dict[str, Any] = {"name": name, "size": size, "target": target}
             try:

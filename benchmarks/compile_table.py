@@ -112,8 +112,11 @@ def everything(results: dict[str, Any]) -> str:
     if any("arguments" in row for row in results["rows"]):
         limit = f"more than {MUCH} times as much, and {bytes_of(MUCH_BYTES)}"
         parts += [f"## Most temporary memory beside arguments and results: {limit}", most_memory(results["rows"])]
+        parts += ["Of the functions below the large sizes; the small ones are in the JSON file beside this one."]
     for target in dict.fromkeys(row["target"] for row in results["rows"]):
-        parts += [f"## {target}", table([row for row in results["rows"] if row["target"] == target])]
+        shown = [row for row in results["rows"] if row["target"] == target]
+        shown = [row for row in shown if row["size"] == "large" or "arguments" not in row]
+        parts += [f"## {target}", table(shown)]
     for platform, law in results["law"].items():
         title = f"## The rows of the compile law: {platform} x {law['devices']}"
         parts += [title, f"Value and gradient of {law['batch']} examples.", law_table(law["costs"])]
@@ -137,9 +140,9 @@ def readme_section(results: dict[str, Any]) -> str:
     intro = (
         f"Compiled with {', '.join(results['compilers'])} for devices that are not here (`python -m"
         " benchmarks.compile`; all rows in `benchmarks/results/compile.md`, and by `--every-function` each public"
-        " function at a large size in `compile_large.md`): costs of one device, loops as often as they turn. The"
-        " roofline is the time that the chip takes at its published speed for these flops or these bytes, whichever is"
-        " longer (`benchmarks/chips.py`). Marked programs compile with all products left to cuBLAS alone, where no GPU"
-        " is at hand."
+        " function at a small and a large size in `compile_functions.md`): costs of one device, loops as often as they"
+        " turn. The roofline is the time that the chip takes at its published speed for these flops or these bytes,"
+        " whichever is longer (`benchmarks/chips.py`). Marked programs compile with all products left to cuBLAS alone,"
+        " where no GPU is at hand."
     )
     return "\n\n".join([intro, "\n".join(lines)])

@@ -2,8 +2,8 @@
 
 Vectors x codes, steps x steps, samples x parameters: a function that keeps such a matrix, where the mathematics does
 not ask for it, has hundreds of MiB here. All functions are compiled at the size of their row in the compile law
-(``tests/test_compile.py``), whose costs ``benchmarks.compile`` takes over, and at a large one by ``benchmarks.compile
---every-function`` (``benchmarks.compiled_rows``).
+(``tests/test_compile.py``), whose costs ``benchmarks.compile`` takes over, and at a large one too by
+``benchmarks.compile --every-function`` (``benchmarks.compiled_rows``).
 """
 
 import functools

@@ -1,11 +1,11 @@
-"""Every public function at a large size: the rows of ``tests/cases``, with axes as long as their letters allow.
+"""Every public function at two sizes: the rows of ``tests/cases``, and these with axes as long as their letters allow.
 
 The laws call each function with a handful of numbers, and read which of its axes may have other sizes
-(``tests/sizes.py``). Here these are long: a function that keeps what grows as the product of two axes, where the
-mathematics does not ask for it, has far more temporary memory than arguments and results. ``compile_large.md`` begins
-with those that have most. They list all states or swaps, evaluate a cost at each neighbour (of eight examples with
-several samples each, whose chunks come together), keep what a derivative needs of each step or relaxation, or take a
-chunk of items with all others.
+(``tests/sizes.py``). At the large size these are long: a function that keeps what grows as the product of two axes,
+where the mathematics does not ask for it, has far more temporary memory than arguments and results.
+``compile_functions.md`` begins with those that have most. They list all states or swaps, evaluate a cost at each
+neighbour (of eight examples with several samples each, whose chunks come together), keep what a derivative needs of
+each step or relaxation, or take a chunk of items with all others.
 
 Found: averages over pairs of 65,536 samples, whose number is none of 32 bits; all features of 256 x 1,024 pairs at
 once; matrices of all places of an order, of a Hessian, and of all sites of all neighbours; k^3 numbers for k
@@ -78,10 +78,10 @@ def result_and_gradient(case: Any, key: jax.Array, data: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """Value and gradient of a batch of examples of a row, each of them large."""
+    """Value and gradient of a batch of examples of a row."""
 
     case: Any
-    size: str = "large"
+    size: str  # "small", as in the row, or "large"
 
     @property
     def name(self) -> str:
@@ -94,26 +94,33 @@ class Row:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), BATCH))
         program = jax.jit(jax.vmap(functools.partial(result_and_gradient, self.case)))
         refused = None
+        if self.size == "small":
+            return program.lower(*(placed(argument, mesh, "batch") for argument in (keys, self.batch(self.example()))))
         for within, numbers in itertools.product((False, True), (NUMBERS >> shift for shift in range(0, 20, 2))):
             data = self.data(numbers, within)
-            batch = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct((BATCH, *np.shape(leaf)), jnp.result_type(leaf)), data
-            )
             try:
                 if num_evaluated(self.case, data) > MOST:
                     continue
                 results = jax.tree.leaves(jax.eval_shape(self.case.call, key, data))
                 if sum(leaf.size for leaf in results) <= MOST:
-                    return program.lower(*(placed(argument, mesh, "batch") for argument in (keys, batch)))
+                    return program.lower(*(placed(argument, mesh, "batch") for argument in (keys, self.batch(data))))
             except ValueError as error:  # it has a largest size, or sizes that are not free of each other
                 refused = error
         raise refused or AssertionError(self.name)
 
+    def batch(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The shapes of a batch of such data."""
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((BATCH, *np.shape(leaf)), jnp.result_type(leaf)), data)
+
+    def example(self) -> dict[str, Any]:
+        """The row's data."""
+        return importlib.import_module("programs").example(self.case)
+
     def data(self, numbers: int, within: bool) -> dict[str, Any]:
         """The row's data with long axes, or as it is where no axis is free."""
-        programs, sizes = (importlib.import_module(name) for name in ("programs", "sizes"))
+        sizes = importlib.import_module("sizes")
         if not sizes.free_letters(self.case):
-            return programs.example(self.case)
+            return self.example()
         arrays = sizes.data_letters(self.case)
         return sizes.resized(self.case, long_axes(arrays, self.case.sizes, numbers, within=within))
 
@@ -124,4 +131,5 @@ def rows() -> Iterator[Row]:
     if not tests.is_dir():
         raise FileNotFoundError(f"the rows are those of {tests}, which is not here")
     sys.path.insert(0, str(tests))
-    yield from (Row(case) for case in importlib.import_module("cases").CASES if case.data)
+    cases = [case for case in importlib.import_module("cases").CASES if case.data]
+    yield from (Row(case, size) for size in ("small", "large") for case in cases)

@@ -68,7 +68,7 @@ def test_a_row_of_the_table_that_takes_twice_as_much_is_seen():
 
 
 def test_rows_at_a_large_size_are_as_large_as_their_results_and_evaluations_allow():
-    rows = {row.name: row for row in compiled_rows.rows()}
+    rows = {row.name: row for row in compiled_rows.rows() if row.size == "large"}
     mesh = compilers.mesh("CPU", 1)
 
     def shapes(name):

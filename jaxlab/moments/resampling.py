@@ -93,7 +93,7 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
     Args:
       statistic: a function of samples [n, ...] to one number.
       num_resamples: how many sets of n samples are drawn with replacement, up to 256 at once (fewer where they have
-        more than 2 ** 21 numbers).
+        more than 2 ** 19 numbers).
       level: of the confidence intervals, in (0, 1).
 
     Returns:
@@ -130,7 +130,9 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
         def of_resample(key):
             return statistic(samples[jax.random.randint(key, (size,), 0, size)])
 
-        resampled = by_rows(of_resample, jax.random.split(key, num_resamples), rows_with_others(samples.size))
+        # With each sample that is drawn come random bits, its place, and on a TPU what lies around it.
+        at_once = rows_with_others(4 * samples.size)
+        resampled = by_rows(of_resample, jax.random.split(key, num_resamples), at_once)
         tails = jnp.array([(1 - level) / 2, (1 + level) / 2], value.dtype)
         center = jnp.mean(resampled)
         below = jnp.mean(jnp.where(resampled == value, 0.5, jnp.where(resampled < value, 1.0, 0.0))).astype(value.dtype)

@@ -186,15 +186,16 @@ class Bernoulli(NamedTuple):
 
     @jit()
     def neighbours(
-        self, value: Float[Array, "*shape"], numbers: Int[Array, "m"] | None = None
+        self, value: Float[Array, "*shape"], *, numbers: Int[Array, "m"] | None = None
     ) -> Float[Array, "m *shape"]:
         """The values that differ from ``value`` in one bit, along a new first axis: that of each number, or of all.
 
         Gradient: exact.
         """
         places = jnp.arange(value.size)
-        flips = (places if numbers is None else numbers)[:, None] == places[None]
-        return jnp.where(flips.reshape(-1, *value.shape), 1 - value[None], value[None])
+        numbers = places if numbers is None else numbers
+        flips = numbers[:, None] == places[None]
+        return jnp.where(flips.reshape(len(numbers), *value.shape), 1 - value[None], value[None])
 
     @jit()
     def neighbour_changes(self, slope: Float[Array, "*shape"], value: Float[Array, "*shape"]) -> Float[Array, "d"]:

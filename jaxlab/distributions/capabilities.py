@@ -127,7 +127,7 @@ class Flippable(Relaxable, Scored, Protocol):
         """The probabilities."""
         ...
 
-    def neighbours(self, value: Any, numbers: Any = None) -> Any:
+    def neighbours(self, value: Any, *, numbers: Any = None) -> Any:
         """The values that differ from ``value`` at one site, all or those of these numbers, along a new first axis."""
         ...
 

@@ -137,7 +137,7 @@ class Categorical(NamedTuple):
 
     @jit()
     def neighbours(
-        self, value: Float[Array, "*shape k"], numbers: Int[Array, "m"] | None = None
+        self, value: Float[Array, "*shape k"], *, numbers: Int[Array, "m"] | None = None
     ) -> Float[Array, "m *shape k"]:
         """The values that differ from ``value`` in one row: row by row, its category moved on by 1 ... k - 1.
 
@@ -148,10 +148,12 @@ class Categorical(NamedTuple):
         rows = value.reshape(-1, num_categories)
         if numbers is None:
             numbers = jnp.arange(len(rows) * (num_categories - 1))
+        if not len(rows):  # from which none can be taken
+            return jnp.zeros((len(numbers), *value.shape), value.dtype)
         changed, step = jnp.divmod(numbers, max(1, num_categories - 1))
         moved = jax.vmap(jnp.roll)(rows[changed], step + 1)
         here = changed[:, None, None] == jnp.arange(len(rows))[None, :, None]
-        return jnp.where(here, moved[:, None], rows[None]).reshape(-1, *value.shape)
+        return jnp.where(here, moved[:, None], rows[None]).reshape(len(numbers), *value.shape)
 
     @jit()
     def neighbour_changes(self, slope: Float[Array, "*shape k"], value: Float[Array, "*shape k"]) -> Float[Array, "m"]:

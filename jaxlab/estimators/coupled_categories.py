@@ -257,7 +257,7 @@ def swaps(num_categories: int) -> tuple[Int[Array, "m"], Int[Array, "m"], Int[Ar
     numbers = [[0] * num_categories for _ in range(num_categories)]
     for number, (one, other) in enumerate(pairs):
         numbers[one][other] = numbers[other][one] = number
-    return *jnp.array(pairs).T, jnp.array(numbers)
+    return *jnp.array(pairs, jnp.int32).T, jnp.array(numbers, jnp.int32)
 
 
 def swapped_codes(

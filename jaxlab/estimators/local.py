@@ -90,7 +90,7 @@ def local_expectation(
 
     def site_costs(draw: Any, value: Any) -> Any:
         def cost(number: Any) -> Any:
-            return evaluate_one(name, f, has_aux, dist.neighbours(draw, number[None])[0])[0]
+            return evaluate_one(name, f, has_aux, dist.neighbours(draw, numbers=number[None])[0])[0]
 
         numbers = jnp.arange(num_neighbours(dist))
         neighbour_values = by_rows(cost, numbers, chunk_size or rows_at_once(draw.size))

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from jaxlab._chunks import by_rows, rows_at_once
@@ -102,15 +101,13 @@ def _as_function_of_a_mean(metric, stats, weights):
 
     def sample_of(item):
         stat, weight = item
-        return jnp.append(ravel_pytree(dense(stat))[0] * weight, weight)
-
-    total, unravel = ravel_pytree(total_of(stats, weights))
+        return jax.tree.map(lambda leaf: leaf * weight, dense(stat)), weight
 
     def function(mean):
-        weight = jnp.where(mean[-1] == 0, 1, mean[-1])
-        return metric.final(unravel(mean[:-1] / weight))
+        stat, weight = mean
+        return metric.final(jax.tree.map(lambda leaf: leaf / jnp.where(weight == 0, 1, weight), stat))
 
-    return sample_of, jnp.append(total, jnp.sum(weights)), function
+    return sample_of, (total_of(stats, weights), jnp.sum(weights)), function
 
 
 def jackknife_metric(metric: Metric) -> Callable:
@@ -152,10 +149,10 @@ def jackknife_metric(metric: Metric) -> Callable:
         size = used.shape[0]
 
         def without(item):
-            return function((total - sample_of(item)) / (size - 1))
+            return function(jax.tree.map(jnp.subtract, total, sample_of(item)))
 
-        parts = by_rows(without, (stats, used), rows_at_once(total.size))
-        whole = function(total / size)
+        parts = by_rows(without, (stats, used), rows_at_once(sum(leaf.size for leaf in jax.tree.leaves(total))))
+        whole = function(total)
         bias = (size - 1) * (jnp.mean(parts) - whole)
         spread = jnp.sum((parts - jnp.mean(parts)) ** 2) * ((size - 1) / size)
         return Estimate(whole - bias, safe_sqrt(spread), bias)
@@ -197,6 +194,7 @@ def delta_metric(metric: Metric) -> Callable:
         stats, used = statistics_of("delta_metric", metric, predictions, targets, weights)
         enough("delta_metric", used, 2)
         sample_of, total, function = _as_function_of_a_mean(metric, stats, used)
-        return delta_around(function, total / used.shape[0], (stats, used), sample_of)
+        center = jax.tree.map(lambda leaf: leaf / used.shape[0], total)
+        return delta_around(function, center, (stats, used), sample_of)
 
     return estimate

@@ -18,16 +18,17 @@ from jaxlab.moments.statistics import enough, safe_sqrt
 __all__ = ["delta", "log_mean_exp", "multilevel"]
 
 
-def delta_around(function: Callable, center: Array, items: Any, sample_of: Callable = lambda item: item) -> Estimate:
-    """The delta method around the mean of samples, which are made of as many items, some at a time."""
+def delta_around(function: Callable, center: Any, items: Any, sample_of: Callable = lambda item: item) -> Estimate:
+    """The delta method around the mean of samples (pytrees), which are made of as many items, some at a time."""
     size = jax.tree.leaves(items)[0].shape[0]
 
     def along(item):
-        direction = sample_of(item) - center
+        direction = jax.tree.map(jnp.subtract, sample_of(item), center)
         slope = lambda point: jax.jvp(function, (point,), (direction,))[1]  # noqa: E731
         return jax.jvp(slope, (center,), (direction,))
 
-    slopes, curvatures = by_rows(along, items, rows_at_once(center.size))
+    num_rows = rows_at_once(sum(leaf.size for leaf in jax.tree.leaves(center)))
+    slopes, curvatures = by_rows(along, items, num_rows)
     scale = 1 / ((size - 1) * size)
     bias = jnp.sum(curvatures) * scale / 2
     return Estimate(function(center) - bias, safe_sqrt(jnp.sum(slopes**2) * scale), bias)

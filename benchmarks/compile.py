@@ -8,7 +8,9 @@
 It runs where the compilers are (``.venv-compile``, see ``make compile``), and needs no hardware. Of each program, for
 one device: flops, bytes read and written, temporary memory, collectives, kernels in each loop, the time that the
 chip's published speed leaves (``benchmarks.chips``), and whether arithmetic or memory sets it. Results go to
-``compile.json`` and ``compile.md``, row after row, and ``benchmarks.report`` puts the most telling ones into README.md.
+``compile.json`` and ``compile.md`` (``compile_functions.json`` and ``.md`` of ``--every-function``), row after row, and
+``benchmarks.report`` puts the most telling ones of the former into README.md.
+
 The functions at the size of the compile law (``tests/test_compile.py``) are not compiled again: their costs are taken
 over from what that law leaves in ``build``, so that their rows stand in one place, and it is run first (``make
 compile``). A row that takes half as much again of memory or collectives as it did, by the same compiler, is said so in
@@ -75,7 +77,7 @@ class Config:
     every_function: bool = False
     """In place of these, all rows of the compile law at two sizes (compile_functions.json and .md): takes hours."""
     out: Path = Path("benchmarks/results")
-    """Directory of compile.json, which is merged with what is there."""
+    """Directory of the JSON file, which is merged with what is there."""
 
 
 def programs(every_function: bool) -> list[tuple[str, str, Any]]:

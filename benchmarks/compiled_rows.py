@@ -9,7 +9,7 @@ each step or relaxation, or take a chunk of items with all others.
 
 Found: averages over pairs of 65,536 samples, whose number is none of 32 bits; all features of 256 x 1,024 pairs at
 once; matrices of all places of an order, of a Hessian, and of all sites of all neighbours; k^3 numbers for k
-categories; single numbers of long rows, gathered on a TPU, where each of them takes the memory of 128.
+categories; single numbers of long rows, gathered on a TPU.
 """
 
 import functools

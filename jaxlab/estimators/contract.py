@@ -105,6 +105,8 @@ def estimator(*, table: dict[str, Estimator] = ESTIMATORS, **claims: Any) -> Cal
             if "num_samples" in options:
                 _check.at_least(name, "num_samples", options["num_samples"], row.minimal_num_samples)
                 _check.multiple_of(name, "num_samples", options["num_samples"], row.samples_in_groups_of)
+            if options.get("chunk_size") is not None:
+                _check.at_least(name, "chunk_size", options["chunk_size"], 1)
             if "temperature" in options:
                 _check.positive(name, "temperature", options["temperature"])
             return function(*args, **kwargs)

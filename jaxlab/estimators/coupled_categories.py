@@ -175,7 +175,7 @@ def descend(left: Array, depth: int) -> tuple[Int[Array, "..."], Array]:
     for level in range(depth):
         here = left[..., 2**level - 1 : 2 ** (level + 1) - 1]
         met.append(places(here) == node[..., None])
-        # By comparison and not by index: of one number of each row, a TPU makes a long loop.
+        # By comparison and not by index: single numbers, gathered, cost a TPU far more memory.
         node = 2 * node + 1 - jnp.any(met[-1] & here, -1).astype(jnp.int32)
     return node, jnp.concatenate([*met, left[..., :0]], -1)
 

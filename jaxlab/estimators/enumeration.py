@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PRNGKeyArray
 
-from jaxlab import _check
 from jaxlab.distributions import Enumerable
 from jaxlab.distributions.discrete import weighted
 from jaxlab.estimators.contract import Estimate, estimate_of, estimator, evaluate_one
@@ -65,8 +64,6 @@ def exact(
       >>> round(float(jax.grad(loss)(jnp.array(0.0))), 6)  # p (1 - p) (1 - 2 t)
       0.025
     """
-    if chunk_size is not None:
-        _check.at_least("exact", "chunk_size", chunk_size, 1)
     support = dist.support()
     evaluate_at = functools.partial(evaluate_one, "exact", f, has_aux)
     if chunk_size is None:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PRNGKeyArray
 
-from jaxlab import _check
 from jaxlab._chunks import by_rows, rows_at_once
 from jaxlab.distributions import Flippable
 from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate, evaluate_one, for_each
@@ -83,8 +82,6 @@ def local_expectation(
       https://arxiv.org/abs/1503.01494
     """
     name = "local_expectation"
-    if chunk_size is not None:
-        _check.at_least(name, "chunk_size", chunk_size, 1)
     draws = draw_samples(key, dist, num_samples)
     values, aux = evaluate(name, f, draws, has_aux)
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxlab import _check
 from jaxlab._chunks import by_rows, rows_at_once
 from jaxlab._precision import widen
 from jaxlab.distributions import WeaklyDifferentiable
@@ -91,8 +90,6 @@ def measure_valued(
       Estimation in Machine Learning", 2020, section 6. https://arxiv.org/abs/1906.10652
     """
     name = "measure_valued"
-    if chunk_size is not None:
-        _check.at_least(name, "chunk_size", chunk_size, 1)
     draws, derivatives = draw_each(dist.weak_derivatives, key, num_samples)
     values, aux = evaluate(name, f, draws, has_aux)
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
 
-from jaxlab import _check
 from jaxlab._precision import widen
 from jaxlab.distributions import Flippable
 from jaxlab.estimators.contract import Estimate, draw_samples, estimate_of, estimator, evaluate, fixed_cost, for_each
@@ -134,8 +133,6 @@ def discrete_stein(
       https://arxiv.org/abs/2202.09497
     """
     name = "discrete_stein"
-    if chunk_size is not None:
-        _check.at_least(name, "chunk_size", chunk_size, 1)
     draws = draw_samples(key, dist, num_samples)
     values, aux = evaluate(name, f, draws, has_aux)
     slopes = for_each(jax.grad(fixed_cost(name, f, has_aux, lax.stop_gradient(dist.mean()))), draws)

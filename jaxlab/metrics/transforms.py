@@ -94,9 +94,9 @@ def linearize(metric: Metric, state: State) -> Callable:
 
 
 def _as_function_of_a_mean(metric, stats, weights):
-    """The samples ``(w s, w)`` as a function of a statistic and its weight, their sum, and the metric of their mean.
+    """The samples ``(w s, w)`` as a function of a statistic and its weight, their sum, and the metric of sum or mean.
 
-    Weights are a ratio too. The samples are made one by one, for together they may be large.
+    For a ratio these are the same. The samples are made one by one, for together they may be large.
     """
 
     def sample_of(item):

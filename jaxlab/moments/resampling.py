@@ -130,7 +130,7 @@ def bootstrap(statistic: Callable, *, num_resamples: int = 1000, level: float = 
         def of_resample(key):
             return statistic(samples[jax.random.randint(key, (size,), 0, size)])
 
-        # With each sample that is drawn come random bits, its place, and on a TPU what lies around it.
+        # With each sample that is drawn come random bits and its place, and a TPU takes more to gather it.
         at_once = rows_with_others(4 * samples.size)
         resampled = by_rows(of_resample, jax.random.split(key, num_resamples), at_once)
         tails = jnp.array([(1 - level) / 2, (1 + level) / 2], value.dtype)

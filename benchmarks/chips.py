@@ -11,19 +11,21 @@ class Chip:
     flops: float
     """Of products of float32 matrices at JAX's default precision: operands rounded to bfloat16 (TPU), TF32 (H100)."""
     exact_flops: float
-    """Of products at ``Precision.HIGHEST``: by the float32 units (H100), or six products of bfloat16 parts (TPU)."""
+    """Of products exact to float32: six products of bfloat16 parts (an H100's float32 units, too, are slower)."""
     bandwidth: float
     """Bytes to and from the chip's own memory."""
     source: str
 
 
-# A TPU multiplies bfloat16 matrices; float32 operands at the highest precision are three bfloat16 numbers each, of
-# whose nine products the six largest are added.
+# Matrix units multiply bfloat16 matrices; float32 operands at the highest precision are three bfloat16 numbers each, of
+# whose nine products the six largest are added: on a TPU by ``Precision.HIGHEST``, on an H100 in the search for codes.
 PRODUCTS_OF_PARTS = 6
 V5E = Chip("TPU v5e", 197e12, 197e12 / PRODUCTS_OF_PARTS, 819e9, "https://cloud.google.com/tpu/docs/v5e")
 V6E = Chip("TPU v6e", 918e12, 918e12 / PRODUCTS_OF_PARTS, 1638e9, "https://cloud.google.com/tpu/docs/v6e")
-# The data sheet's TF32, 989e12, is for matrices half of whose numbers are zero.
-H100 = Chip("NVIDIA H100", 989e12 / 2, 67e12, 3.35e12, "NVIDIA H100 Tensor Core GPU data sheet, H100 SXM")
+# The data sheet's TF32, 989e12, is for matrices half of whose numbers are zero, and so is its bfloat16, twice as much.
+# Its float32 units do 67e12.
+H100_DENSE = 989e12 / 2, 989e12 / PRODUCTS_OF_PARTS
+H100 = Chip("NVIDIA H100", *H100_DENSE, 3.35e12, "NVIDIA H100 Tensor Core GPU data sheet, H100 SXM")
 CHIPS = {chip.name: chip for chip in (V5E, V6E, H100)}
 
 

@@ -60,7 +60,7 @@ KEY = jax.eval_shape(lambda: jax.random.key(0))
 
 def search(num_codes: int, num_vectors: int = 32_768, **options: Any) -> Function:
     """Nearest codes, without gradient."""
-    name = "".join(f", {option}" for option in options)
+    name = "".join(f", {option if value else f'without {option}'}" for option, value in options.items())
     call = functools.partial(quantize.nearest_code, **options)
     return Function(f"nearest_code {num_codes:,}{name}", call, (shape(num_vectors, D), shape(num_codes, D)), (0, None))
 
@@ -118,6 +118,7 @@ POINTS, WIDTH = shape(2048), shape(2048, 16)
 FUNCTIONS: tuple[Function, ...] = (
     search(512),
     search(8192),
+    search(8192, kernel=False),
     search(8192, operand_dtype=jnp.bfloat16),
     *(quantizer(name) for name in get_args(QuantizerName)),
     of_batch("rank 10,000", smooth.rank, shape(10_000)),

@@ -4,10 +4,11 @@
     python -m benchmarks.platform_speed --out FILE --rounds 30
     python -m benchmarks.platform_speed --only wrong    # how often products of bfloat16 pick the wrong code
 
-Nearest codes (32,768 vectors of 64 features, 512 and 8,192 codes) and training steps of the ordered LSTM, beside the
-bare matrix products that they cannot do without and beside the time that the chip's published speed leaves
-(``benchmarks.chips``). It answers whether a hand-written kernel could be worth its code, and which form of a sum over
-codes, of a chunk, of a loop is the fastest there.
+Nearest codes (32,768 vectors of 64 features, 512 and 8,192 codes; 1,024 codes of 8 and of 256 features), by the kernel
+that is written for the platform and without it, and training steps of the ordered LSTM, beside the bare matrix products
+that they cannot do without and beside the time that the chip's published speed leaves (``benchmarks.chips``). It
+answers whether a hand-written kernel is worth its code, and which form of a sum over codes, of a chunk, of a loop is
+the fastest there.
 
 Calls are queued, ``--calls`` of them, and the last one is waited for: what is timed is the device, unless a call takes
 less time there than its launch, which is a line of its own. Lines are timed in turn, in ``rounds``; the median counts.
@@ -48,13 +49,15 @@ from jaxlab import quantize, recurrent, smooth
 from jaxlab.quantize._sums import sums_by_products, sums_by_segments
 
 VECTORS, FEATURES, CODES = 32_768, 64, (512, 8192)
+OTHERS = ((1024, 8), (1024, 256))  # codes and features
+KERNELS = {"": {}, ", without kernel": {"kernel": False}}
 WIDE = Size("256, batch 512", (256, 256), 8, 64, 512)
 
 
-def vectors_and_codes(num_codes: int) -> tuple[jax.Array, jax.Array]:
+def vectors_and_codes(num_codes: int, num_features: int = FEATURES) -> tuple[jax.Array, jax.Array]:
     """Vectors and a codebook, of one distribution."""
     generator = np.random.default_rng(0)
-    x, codebook = (generator.normal(size=(rows, FEATURES)) for rows in (VECTORS, num_codes))
+    x, codebook = (generator.normal(size=(rows, num_features)) for rows in (VECTORS, num_codes))
     return jnp.asarray(x, jnp.float32), jnp.asarray(codebook, jnp.float32)
 
 
@@ -103,12 +106,14 @@ def code_lines() -> list[Line]:
         stored = {"flops": flops, "num_bytes": read + 4 * VECTORS * num_codes}
         sums = {"flops": 1.0 * VECTORS * FEATURES, "num_bytes": read + 4 * VECTORS}
         name = f"{num_codes:,} codes"
-        chunks = {f"chunk {chunk:,}": {"chunk_size": chunk} for chunk in (1024, 4096, VECTORS)}
-        options = {"": {}, "bfloat16": {"operand_dtype": jnp.bfloat16}, **chunks}
-        lines += [
-            (f"nearest_code, {name}{', ' * bool(option)}{option}", partial_of(given), (x, codebook), search)
-            for option, given in options.items()
-        ]
+        for kernel, given in KERNELS.items():
+            for rounding, dtype in {"": None, ", bfloat16": jnp.bfloat16}.items():
+                options, work = {"operand_dtype": dtype, **given}, search | {"exact_flops": flops * (dtype is None)}
+                lines.append((f"nearest_code, {name}{rounding}{kernel}", partial_of(options), (x, codebook), work))
+        for chunk in (1024, 4096, VECTORS):
+            options = {"chunk_size": chunk, "kernel": False}
+            line = f"nearest_code, {name}, without kernel, chunk {chunk:,}"
+            lines.append((line, partial_of(options), (x, codebook), search))
         highest = lax.Precision.HIGHEST
         lines += [
             (f"all distances, {name}, HIGHEST", partial_of_all(highest), (x, codebook), search),
@@ -126,6 +131,12 @@ def code_lines() -> list[Line]:
             (f"sums of one code, {name}, scatter", sums_of(sums_by_segments, num_codes), (x, 0 * codes), sums),
             (f"EMA step, {name}", ema_step(num_codes), (x, codebook), search),
         ]
+    for num_codes, num_features in OTHERS:
+        arrays, flops = vectors_and_codes(num_codes, num_features), 2.0 * VECTORS * num_codes * num_features
+        work = {"flops": flops, "exact_flops": flops, "num_bytes": 4.0 * num_features * (VECTORS + num_codes)}
+        for kernel, given in KERNELS.items():
+            name = f"nearest_code, {num_codes:,} codes of {num_features} features{kernel}"
+            lines.append((name, partial_of(given), arrays, work))
     return lines
 
 
@@ -247,6 +258,7 @@ def wrong_codes() -> dict[str, float]:
         )
         ways = {
             "nearest_code": partial_of({}),
+            "nearest_code, without kernel": partial_of({"kernel": False}),
             "nearest_code, bfloat16": partial_of({"operand_dtype": jnp.bfloat16}),
             "nearest_code, bfloat16 around a centre": partial_of(
                 {"operand_dtype": jnp.bfloat16, "centre": jnp.mean(codebook, 0)}

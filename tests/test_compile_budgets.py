@@ -7,7 +7,8 @@ table of ``python -m benchmarks.compile``; these few show whether a matrix of al
 whether a batch is sent around.
 
 Planted and found, compiled for eight H100: a search in chunks of vectors that follow one another, whose batch is
-gathered (memory and collectives), and a discrepancy of two samples by the matrix of all pairs (memory).
+gathered (memory and collectives; without the kernel), and a discrepancy of two samples by the matrix of all pairs
+(memory).
 """
 
 import json
@@ -18,14 +19,17 @@ import jax
 import pytest
 
 from benchmarks import compile as table
-from benchmarks import compile_table, compiled_rows, compilers, hlo
+from benchmarks import compile_table, compiled_functions, compiled_rows, compilers, hlo
 from benchmarks.compiled_functions import FUNCTIONS
 from benchmarks.compiled_steps import STEPS
+from jaxlab.quantize import _fused
 
 BUDGET = Path(__file__).parent / "budgets.json"
 DEVICES = {"TPU v5e": 4, "NVIDIA H100": 8}
-LARGE = ("nearest_code 8,192", "quantizer ema", "mmd 2,048", "estimator leave_one_out, 2 evaluations")
+SEARCH = "nearest_code 8,192"
+LARGE = (SEARCH, f"{SEARCH}, without kernel", "quantizer ema", "mmd 2,048", "estimator leave_one_out, 2 evaluations")
 SMALL = ("VQ-VAE", "ON-LSTM language model", "BERT fine-tuning")
+KERNEL = 'custom_call_target="__gpu$xla.gpu.triton"'
 PROGRAMS = {function.name: function.lower for function in FUNCTIONS if function.name in LARGE}
 PROGRAMS |= {step.name: step.lower for step in STEPS if step.size == "small" and step.name in SMALL}
 
@@ -54,6 +58,28 @@ def test_memory_and_collectives_stay_in_the_budget(platform, name):
         BUDGET.write_text(json.dumps(budget, indent=1) + "\n")
     beyond = table.beyond(counted, budget[platform][name])
     assert not beyond, f"{name} on {DEVICES[platform]} {platform}: {beyond} (counted, allowed)"
+
+
+@pytest.mark.parametrize("capabilities", [[], [9.0]], ids=str)  # of no GPU here, and of one with larger blocks
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_a_gpu_searches_for_codes_by_the_kernel_on_each_device_by_itself(monkeypatch, num_devices, capabilities):
+    """Planted and found: a rule of sharding by which each device needs all vectors."""
+    try:
+        mesh = compilers.mesh("NVIDIA H100", num_devices)
+    except compilers.CompilerMissing as missing:
+        pytest.skip(str(missing))
+    monkeypatch.setattr(_fused, "capabilities", lambda: capabilities)
+    jax.clear_caches()  # in which the capability has no place
+    program, without = (PROGRAMS[name](mesh).compile().as_text() or "" for name in LARGE[:2])
+    assert program.count(KERNEL) == 1
+    assert KERNEL not in without
+    assert not hlo.collectives(program)
+    flops = 2 * 32_768 * 8192 * 64 / num_devices
+    assert flops < hlo.costs_of(program).flops < 1.01 * flops
+    assert hlo.costs_of(program).exact_flops == flops
+    if num_devices == 1:  # parts of some vectors at a time take 96 MiB
+        many = compiled_functions.search(8192, 2**21).lower(mesh).compile()
+        assert compilers.temporary_bytes(many) < 128 * 2**20
 
 
 def test_a_row_of_the_table_that_takes_twice_as_much_is_seen():

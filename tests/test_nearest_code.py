@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxlab import quantize
 from jaxlab.quantize import nearest_code
+from jaxlab.quantize._fused import search_fused
 from jaxlab.quantize._sums import counts_by_comparisons, counts_by_segments, sums_by_products, sums_by_segments
 from jaxlab.quantize.nearest import (
     first_minimum,
@@ -43,13 +44,16 @@ def test_nearest_code_is_the_nearest(num_codes, chunk_size):
     assert wrong(nearest_code(x, codebook, chunk_size=chunk_size), x, codebook) == 0
 
 
-@pytest.mark.parametrize("search", [search_tiles, search_blocks])
+SEARCHES = {"tiles": search_tiles, "blocks": search_blocks, "fused": functools.partial(search_fused, interpret=True)}
+
+
+@pytest.mark.parametrize("name", list(SEARCHES))
 @pytest.mark.parametrize("num_codes", [1, 128, 129, 1024, 1025, 2000])
-def test_every_search_finds_the_first_minimum(search, num_codes):
+def test_every_search_finds_the_first_minimum(name, num_codes):
     """Those for other platforms, too; with ties, whose distances are exact, and with vectors that are not finite."""
     x = jnp.round(normal(300, 2)).at[3].set(jnp.nan).at[4].set(jnp.inf)
     codebook = jnp.round(normal(num_codes, 2, seed=1))
-    codes, minima = jax.jit(search)(x, codebook, jnp.sum(codebook**2, 1) / 2)
+    codes, minima = jax.jit(SEARCHES[name])(x, codebook, jnp.sum(codebook**2, 1) / 2)
     usable = jnp.isfinite(x).all(1)
     assert wrong(codes[usable], x[usable], codebook) == 0
     assert int(codes[3]) == 0
@@ -113,6 +117,7 @@ def test_low_precision_needs_a_centre_and_sums_in_float32():
     assert wrong(nearest_code(x, codebook, **low), x, codebook) > 0.1
 
 
+@pytest.mark.skipif(jax.device_count() < 4, reason="of four devices")
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("options", [{}, {"cosine": True}, {"operand_dtype": jnp.bfloat16}], ids=str)
 def test_a_codebook_spread_over_devices_gives_the_codes_of_one_device(ties, options):
@@ -139,6 +144,7 @@ SPREAD = {
 }
 
 
+@pytest.mark.skipif(jax.device_count() < 4, reason="of four devices")
 @pytest.mark.parametrize("name", SPREAD)
 def test_training_with_vectors_and_codebook_both_spread_is_training_on_one_device(name):
     """Restarts, too, take the same vectors for the same codes.
@@ -186,11 +192,15 @@ def test_training_with_vectors_and_codebook_both_spread_is_training_on_one_devic
 
 
 def test_search_keeps_its_memory_where_a_matrix_of_distances_would_not():
+    """That of the kernel: test_compile_budgets.py."""
+
     def temporary(num_vectors):
         shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((num_vectors, 64), (8192, 64))]
-        return jax.jit(nearest_code).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+        search = jax.jit(functools.partial(nearest_code, kernel=False))
+        return search.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
-    assert temporary(32_768) <= 16 * 2**20  # the matrix has 1,024 MiB
+    at_once = 16 if jax.default_backend() == "cpu" else 17  # the scores of a chunk, and beside them the result
+    assert temporary(32_768) <= at_once * 2**20  # the matrix has 1,024 MiB
     assert temporary(131_072) <= temporary(32_768) + 2**20
 
 
@@ -227,5 +237,6 @@ def test_rows_of_a_codebook_and_their_gradient_whichever_way():
     )
     for one, other, same in zip(found, expected, as_used, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-        np.testing.assert_array_equal(same, other)
+        rounding = 0 if jax.default_backend() == "cpu" else 1e-5  # a GPU adds in no fixed order
+        np.testing.assert_allclose(same, other, rtol=rounding, atol=rounding)
     np.testing.assert_array_equal(rows_by_products(codebook[0], codes[0]), rows_at(codebook[0], codes[0]))

@@ -12,6 +12,7 @@ from jaxlab import _check
 from jaxlab._chunks import by_chunks
 from jaxlab._jit import jit
 from jaxlab._precision import widen
+from jaxlab.quantize._fused import is_fusible, search_fused
 from jaxlab.quantize._sums import ONE_HOT_CHUNK
 
 __all__ = ["nearest_code"]
@@ -181,7 +182,7 @@ def lookup(
     return lax.psum(jnp.where(here[..., None], rows_at(codebook, local), 0), axis_name)
 
 
-@jit(static=("cosine", "operand_dtype", "chunk_size", "axis_name"))
+@jit(static=("cosine", "operand_dtype", "chunk_size", "kernel", "axis_name"))
 def nearest_code(
     x: Float[Array, "*n d"],
     codebook: Float[Array, "k d"],
@@ -190,6 +191,7 @@ def nearest_code(
     centre: Float[Array, "d"] | None = None,
     operand_dtype: DTypeLike | None = None,
     chunk_size: int | None = None,
+    kernel: bool = True,
     axis_name: str | None = None,
 ) -> Int[Array, "*n"]:
     r"""The index of the code nearest to each vector: exact, and in memory that does not grow with their number.
@@ -210,7 +212,9 @@ def nearest_code(
         (0.5% of normal vectors, 64 features: ``python -m benchmarks.platform_speed --only wrong``). By default products
         are exact to float32 on every platform, and not rounded as those of ``x @ codebook.T`` on a TPU.
       chunk_size: how many vectors at a time; by default 4,096 on a CPU, to 128 codes at a time (2 MiB), and on other
-        platforms so many that their distances to all codes take 16 MiB.
+        platforms so many that their distances to all codes take 16 MiB. The kernel stores none, and has no use for it.
+      kernel: on an NVIDIA GPU (of compute capability 8 or more) search by one kernel written by hand; False: as the
+        compiler does it on other platforms.
       axis_name: of a mapped axis over which the codebook is spread, in equal parts, first codes on the first device.
 
     Returns:
@@ -256,16 +260,16 @@ def nearest_code(
     def searching(search, size, operands):
         def run(x, codes, offsets):
             codes = codes.astype(operands)
-            return by_chunks(
-                lambda x: search(x, codes, offsets), x.astype(operands), chunk_size or size, derivative=False
-            )
+            return by_chunks(lambda x: search(x, codes, offsets), x.astype(operands), size, derivative=False)
 
         return run
 
     # A CPU gains nothing from narrow operands, and loses the order of its sums.
-    cpu = searching(search_tiles, TILE_VECTORS, dtype)
-    other = searching(search_blocks, max(1, CHUNK_BYTES // (4 * num_codes)), operands.dtype)
-    found, minima = lax.platform_dependent(vectors, codes, offsets, cpu=cpu, default=other)
+    platforms = {"cpu": searching(search_tiles, chunk_size or TILE_VECTORS, dtype)}
+    if kernel and is_fusible(len(vectors), num_codes, num_features, operands.dtype):
+        platforms["cuda"] = searching(search_fused, len(vectors), operands.dtype)
+    other = searching(search_blocks, chunk_size or max(1, CHUNK_BYTES // (4 * num_codes)), operands.dtype)
+    found, minima = lax.platform_dependent(vectors, codes, offsets, default=other, **platforms)
     if axis_name is not None:
         found = first_of_all_devices(found, minima, num_codes, axis_name)
     return found.reshape(x.shape[:-1])

@@ -4,8 +4,11 @@ That it finds the first minimum, with ties and with what is not finite: test_nea
 an H100: test_compile_budgets.py.
 """
 
+import ctypes
 import functools
+import subprocess
 import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +150,7 @@ def test_vectors_spread_over_devices_stay_where_they_are():
 def test_there_is_a_kernel_where_it_can_run(monkeypatch):
     """Compute capability 8 has matrix units for bfloat16, and is the first that its compiler knows."""
     sizes = 100, 64, 8
-    monkeypatch.setattr(_fused, "capabilities", list)
+    monkeypatch.setattr(_fused, "capabilities", tuple)
     assert is_fusible(*sizes, jnp.float32)
     assert is_fusible(*sizes, jnp.bfloat16)
     assert not is_fusible(*sizes, jnp.float64)
@@ -158,6 +161,52 @@ def test_there_is_a_kernel_where_it_can_run(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax.experimental.pallas.triton", None)
     assert not is_fusible(*sizes, jnp.float32)
     assert int(nearest_code(jnp.ones((1, 8)), jnp.eye(8) + 1)[0]) == 0
+
+
+class Driver:
+    """Two GPUs and one that gives no answer, as NVIDIA's library tells of them."""
+
+    def __init__(self, capabilities=((7, 5), None, (9, 0)), status=0):
+        self.capabilities, self.status, self.is_open = capabilities, status, False
+
+    def nvmlInit_v2(self):  # noqa: N802
+        self.is_open = self.status == 0
+        return self.status
+
+    def nvmlShutdown(self):  # noqa: N802
+        self.is_open = False
+
+    def nvmlDeviceGetCount_v2(self, count):  # noqa: N802
+        count._obj.value = len(self.capabilities)
+
+    def nvmlDeviceGetHandleByIndex_v2(self, number, device):  # noqa: N802
+        device._obj.value = 1000 + number.value
+
+    def nvmlDeviceGetCudaComputeCapability(self, device, major, minor):  # noqa: N802
+        capability = self.capabilities[device.value - 1000]
+        if capability is None:
+            return 999
+        major._obj.value, minor._obj.value = capability
+        return 0
+
+
+def test_the_driver_is_asked_for_capabilities_and_jax_is_not_started(monkeypatch):
+    driver, closed = Driver(), Driver(status=9)
+    asked = _fused.capabilities.__wrapped__
+    for library, expected in ((driver, (7.5, 9.0)), (closed, ())):
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, library=library: library)
+        assert asked() == expected
+        assert not library.is_open
+    program = """
+        import jax, jax.numpy as jnp
+        from jax._src import xla_bridge
+        from jaxlab.quantize import nearest_code
+        x, codebook = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((5, 3), (4, 3)))
+        assert jax.eval_shape(nearest_code, x, codebook).shape == (5,)
+        print(xla_bridge.backends_are_initialized())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 @pytest.mark.skipif(jax.device_count() < 4, reason="of four devices")

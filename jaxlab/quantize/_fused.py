@@ -7,6 +7,7 @@ three that are left out are below half a unit in the last place of float32. How 
 how many codes are not those of float64: ``python -m benchmarks.platform_speed``.
 """
 
+import ctypes
 import functools
 import importlib
 import warnings
@@ -259,9 +260,26 @@ def has_compiler() -> bool:
     return True
 
 
-def capabilities() -> list[float]:
-    """Those of the GPUs that are here; none, where a program is compiled for one that is elsewhere."""
+@functools.cache
+def capabilities() -> tuple[float, ...]:
+    """Those of the GPUs that are here; none, where a program is compiled for one that is elsewhere.
+
+    The driver is asked, by NVIDIA's Management Library: JAX would start its backends, and a function may be traced
+    before that.
+    """
     try:
-        return [float(device.compute_capability) for device in jax.local_devices(backend="cuda")]
-    except RuntimeError:
-        return []
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return ()
+    count, found = ctypes.c_uint(0), []
+    if library.nvmlInit_v2() != 0:
+        return ()
+    library.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    for number in range(count.value):
+        device, major, minor = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int()
+        library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(number), ctypes.byref(device))
+        failed = library.nvmlDeviceGetCudaComputeCapability(device, ctypes.byref(major), ctypes.byref(minor))
+        if not failed:
+            found.append(major.value + minor.value / 10)
+    library.nvmlShutdown()
+    return tuple(found)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 # A GpuTargetConfigProto in text form: what the compiler would otherwise ask the driver.
@@ -51,6 +52,9 @@ def devices(name: str) -> list[Any]:
     """All devices of one of ``PLATFORMS``, or of this machine's CPU; raises CompilerMissing."""
     if name == "CPU":
         return jax.devices("cpu")
+    # What is compiled for a device that is not here can be kept on disk, and not be read again.
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
     # Otherwise libtpu asks a metadata server which TPU this machine is part of, for minutes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     # It ends the process at flags of XLA that it does not know (tests/conftest.py), which have been read by now.

@@ -27,7 +27,12 @@ EXACT_PRODUCT = re.compile(
     r"lhs_contracting_dims=\{([\d,]*)\}[^\n]*operand_precision=\{highest",
     re.M,
 )
-# The search for the nearest code (jaxlab/quantize/_fused.py), of which the analysis knows no arithmetic.
+# The search for the nearest code (jaxlab/quantize/_fused.py), of which the analysis knows no arithmetic; and before a
+# compiler has cut it for the devices, with the sizes of its axes.
+UNCUT = re.compile(
+    r'custom-call\(%?([\w.-]+),[^\n]*custom_call_target="CustomSPMDPartitioning"[^\n]*'
+    r"\{i=(\d+), j=(\d+), k=(\d+), l=(\d+)\}"
+)
 SEARCH = re.compile(r'custom_call_target="__gpu\$xla\.gpu\.triton", operand_layout_constraints=\{(.*?)\}, api_version')
 
 
@@ -215,4 +220,7 @@ def searches_of(body: str) -> list[tuple[float, bool]]:
         sizes = [[int(size) for size in shape.split(",")] for shape in re.findall(r"\[(\d+,\d+,\d+)\]", operands)]
         (num_batches, num_vectors, depth), (_, num_codes, _) = sizes[0], sizes[-1]
         found.append((2.0 * num_batches * num_vectors * num_codes * depth, len(sizes) == 6))
+    for vectors, *sizes in UNCUT.findall(body):
+        is_exact = re.search(rf"%?{re.escape(vectors)} = f32\[", body) is not None
+        found.append((2.0 * math.prod(map(int, sizes)), is_exact))
     return found

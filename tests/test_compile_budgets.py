@@ -70,13 +70,15 @@ def test_a_gpu_searches_for_codes_by_the_kernel_on_each_device_by_itself(monkeyp
         pytest.skip(str(missing))
     monkeypatch.setattr(_fused, "capabilities", lambda: capabilities)
     jax.clear_caches()  # in which the capability has no place
-    program, without = (PROGRAMS[name](mesh).compile().as_text() or "" for name in LARGE[:2])
+    lowered, by_compiler = (PROGRAMS[name](mesh) for name in LARGE[:2])
+    program, without = lowered.compile().as_text() or "", by_compiler.compile().as_text() or ""
     assert program.count(KERNEL) == 1
     assert KERNEL not in without
     assert not hlo.collectives(program)
     flops = 2 * 32_768 * 8192 * 64 / num_devices
     assert flops < hlo.costs_of(program).flops < 1.01 * flops
     assert hlo.costs_of(program).exact_flops == flops
+    assert hlo.costs_of(lowered.compiler_ir("hlo").as_hlo_text()).exact_flops == flops * num_devices
     if num_devices == 1:  # parts of some vectors at a time take 96 MiB
         many = compiled_functions.search(8192, 2**21).lower(mesh).compile()
         assert compilers.temporary_bytes(many) < 128 * 2**20

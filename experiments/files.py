@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from experiments import devices
@@ -102,7 +103,19 @@ def save_figure(path: Path, figure: Any) -> None:
 @contextlib.contextmanager
 def errors_told() -> Iterator[None]:
     """Ends a command that cannot go on with the message alone."""
+    before = sys.excepthook
+    sys.excepthook = without_closed_loops
     try:
         yield
     except RunError as error:
         sys.exit(str(error))
+    sys.excepthook = before
+
+
+def without_closed_loops(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows an error, but not those of a checkpoint's parts that end after the first one that could not be written.
+
+    Each has begun by then, and finds that the loop is closed to which it was to report.
+    """
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)

@@ -31,7 +31,7 @@ from experiments import downloads, files, runs
 from experiments.bert import model as bert
 from experiments.bert import tokens, weights
 from experiments.checkpoints import damage_of
-from experiments.files import RunError
+from experiments.files import RunError, errors_told
 from experiments.information_extraction import model, pointer, predict
 from experiments.information_extraction.data import Example
 from experiments.information_extraction.prior import Table
@@ -345,3 +345,13 @@ def test_files_are_written_in_one_way(package):
     assert not writing("path.open('rb'), open(path), path.read_text()")
     for path in sorted((ROOT / package).rglob("*.py")):
         assert writing(path.read_text()) <= ALLOWED.get(path.relative_to(ROOT).as_posix(), set()), path
+
+
+def test_parts_that_end_after_the_first_that_failed_say_nothing_and_other_errors_do(capsys):
+    before = sys.excepthook
+    with errors_told():
+        sys.excepthook(RuntimeError, RuntimeError("Event loop is closed"), None)
+        assert not capsys.readouterr().err
+        sys.excepthook(RuntimeError, RuntimeError("Event loop is open"), None)
+        assert "RuntimeError: Event loop is open" in capsys.readouterr().err
+    assert sys.excepthook is before

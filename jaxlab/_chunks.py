@@ -40,17 +40,18 @@ def by_rows(of_row: Callable, items: Any, num_rows: int) -> Any:
     return lax.map(jax.checkpoint(of_row), items, batch_size=num_rows)
 
 
-def by_chunks(of_chunk: Callable, rows: Any, chunk_size: int, *, derivative: bool = True) -> Any:
+def by_chunks(of_chunk: Callable, rows: Any, chunk_size: int, *, derivative: bool = True, shared: Any = None) -> Any:
     """``of_chunk(rows)``, a function of each row and finite at zeros, which fill the last chunk, some rows at a time.
 
     A chunk has rows from all over, at equal distances: where they are spread over devices without a ``shard_map``, each
     device has its part of every chunk, and none is sent the rows of the others. For the derivative each chunk is made
-    again; without one (``derivative=False``) no copy of the rows is made.
+    again; without one (``derivative=False``) no copy of the rows is made. What is ``shared`` by all chunks comes before
+    the rows, as what the loop carries: JAX 0.9.2 cannot transpose a loop in a branch otherwise.
     """
     num_rows = jax.tree.leaves(rows)[0].shape[0]
     num_chunks = max(1, -(-num_rows // chunk_size))
     if num_chunks == 1:
-        return of_chunk(rows)
+        return of_chunk(rows) if shared is None else of_chunk(shared, rows)
     size = -(-num_rows // num_chunks)
 
     def dealt(leaf):
@@ -63,8 +64,12 @@ def by_chunks(of_chunk: Callable, rows: Any, chunk_size: int, *, derivative: boo
         return of_chunk(jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, number, 1, keepdims=False), grid))
 
     if derivative:
-        again = jax.checkpoint(of_chunk, prevent_cse=False)
-        found = lax.map(again, jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), grid))
+        chunks = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), grid)
+        if shared is None:
+            found = lax.map(jax.checkpoint(of_chunk, prevent_cse=False), chunks)
+        else:
+            again = jax.checkpoint(lambda shared, rows: (shared, of_chunk(shared, rows)), prevent_cse=False)
+            found = lax.scan(again, shared, chunks)[1]
     else:
         found = lax.map(of_number, jnp.arange(num_chunks))
     return jax.tree.map(lambda leaf: leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:])[:num_rows], found)

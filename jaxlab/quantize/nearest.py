@@ -142,12 +142,13 @@ def rows_by_products(codebook: Float[Array, "k d"], codes: Int[Array, "*n"]) -> 
     """The rows of these numbers by products with one-hot vectors, a chunk at a time; no one-hot vectors are kept."""
     num_codes = codebook.shape[0]
 
-    def of_chunk(codes):
+    def of_chunk(codebook, codes):
         one_hot = jax.nn.one_hot(codes, num_codes, dtype=codebook.dtype)
         return jnp.matmul(one_hot, codebook, precision=lax.Precision.HIGHEST)
 
     within = jnp.clip(jnp.where(codes < 0, codes + num_codes, codes), 0, num_codes - 1)
-    return by_chunks(of_chunk, within.reshape(-1), ONE_HOT_CHUNK).reshape(*codes.shape, codebook.shape[1])
+    found = by_chunks(of_chunk, within.reshape(-1), ONE_HOT_CHUNK, shared=codebook)
+    return found.reshape(*codes.shape, codebook.shape[1])
 
 
 def rows_at(codebook: Float[Array, "k d"], codes: Int[Array, "*n"]) -> Float[Array, "*n d"]:

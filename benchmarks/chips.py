@@ -24,8 +24,8 @@ V5E = Chip("TPU v5e", 197e12, 197e12 / PRODUCTS_OF_PARTS, 819e9, "https://cloud.
 V6E = Chip("TPU v6e", 918e12, 918e12 / PRODUCTS_OF_PARTS, 1638e9, "https://cloud.google.com/tpu/docs/v6e")
 # The data sheet's TF32, 989e12, is for matrices half of whose numbers are zero, and so is its bfloat16, twice as much.
 # Its float32 units do 67e12.
-H100_DENSE = 989e12 / 2, 989e12 / PRODUCTS_OF_PARTS
-H100 = Chip("NVIDIA H100", *H100_DENSE, 3.35e12, "NVIDIA H100 Tensor Core GPU data sheet, H100 SXM")
+H100_SHEET = "NVIDIA H100 Tensor Core GPU data sheet, H100 SXM"
+H100 = Chip("NVIDIA H100", 989e12 / 2, 989e12 / PRODUCTS_OF_PARTS, 3.35e12, H100_SHEET)
 CHIPS = {chip.name: chip for chip in (V5E, V6E, H100)}
 
 

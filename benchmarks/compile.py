@@ -27,8 +27,8 @@ place those of arguments and results, and of temporary memory twice, written and
 What it says of hand-written kernels: nearest codes on a TPU keep no scores in memory (temporary memory below 0.2 MiB),
 so products bound them and nothing is left to fuse. On an H100 the compiler has the scores of a chunk written and read
 ("without kernel"), for which there is a kernel (``jaxlab/quantize/_fused.py``). A step of an ordered LSTM starts a
-dozen kernels where two would do; ``benchmarks.platform_speed`` found it at 1.5 times the bare products, cuBLAS's, which
-a kernel would still have to do.
+dozen kernels where two would do; ``benchmarks.platform_speed`` found it at 1.3 and 1.5 times the bare products,
+cuBLAS's, which a kernel would still have to do.
 """
 
 import hashlib

@@ -104,18 +104,16 @@ def save_figure(path: Path, figure: Any) -> None:
 def errors_told() -> Iterator[None]:
     """Ends a command that cannot go on with the message alone."""
     before = sys.excepthook
+
+    def without_closed_loops(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        # Parts of a checkpoint that end after the first one that could not be written find the loop closed to which
+        # they were to report: each would show a traceback beside the message. So this stays when there is one.
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            before(kind, error, trace)
+
     sys.excepthook = without_closed_loops
     try:
         yield
     except RunError as error:
         sys.exit(str(error))
     sys.excepthook = before
-
-
-def without_closed_loops(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Shows an error, but not those of a checkpoint's parts that end after the first one that could not be written.
-
-    Each has begun by then, and finds that the loop is closed to which it was to report.
-    """
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)

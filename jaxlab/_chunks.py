@@ -1,5 +1,6 @@
 """Some rows at a time, where what is made of all of them at once would not fit; in the derivative too."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +51,9 @@ def by_chunks(of_chunk: Callable, rows: Any, chunk_size: int, *, derivative: boo
     """
     num_rows = jax.tree.leaves(rows)[0].shape[0]
     num_chunks = max(1, -(-num_rows // chunk_size))
+    alone = of_chunk if shared is None else functools.partial(of_chunk, shared)
     if num_chunks == 1:
-        return of_chunk(rows) if shared is None else of_chunk(shared, rows)
+        return alone(rows)
     size = -(-num_rows // num_chunks)
 
     def dealt(leaf):
@@ -61,12 +63,12 @@ def by_chunks(of_chunk: Callable, rows: Any, chunk_size: int, *, derivative: boo
     grid = jax.tree.map(dealt, rows)
 
     def of_number(number):
-        return of_chunk(jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, number, 1, keepdims=False), grid))
+        return alone(jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, number, 1, keepdims=False), grid))
 
     if derivative:
         chunks = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), grid)
         if shared is None:
-            found = lax.map(jax.checkpoint(of_chunk, prevent_cse=False), chunks)
+            found = lax.map(jax.checkpoint(alone, prevent_cse=False), chunks)
         else:
             again = jax.checkpoint(lambda shared, rows: (shared, of_chunk(shared, rows)), prevent_cse=False)
             found = lax.scan(again, shared, chunks)[1]

@@ -13,6 +13,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 #: Examples in a batch.
 BATCH = 4
+#: For a test that spreads something over four devices, where conftest.py cannot make them: on a machine with one GPU.
+#: Looked at when the test runs: benchmarks read this file before they choose their platform.
+needs_four_devices = pytest.mark.skipif(
+    "__import__('jax').device_count() < 4", reason="it spreads over four devices; here are fewer"
+)
 
 
 def over(cases: Iterable[Case]) -> pytest.MarkDecorator:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from programs import needs_four_devices
 
 from jaxlab import quantize
 from jaxlab.quantize import nearest_code
@@ -117,7 +118,7 @@ def test_low_precision_needs_a_centre_and_sums_in_float32():
     assert wrong(nearest_code(x, codebook, **low), x, codebook) > 0.1
 
 
-@pytest.mark.skipif(jax.device_count() < 4, reason="of four devices")
+@needs_four_devices
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("options", [{}, {"cosine": True}, {"operand_dtype": jnp.bfloat16}], ids=str)
 def test_a_codebook_spread_over_devices_gives_the_codes_of_one_device(ties, options):
@@ -144,7 +145,7 @@ SPREAD = {
 }
 
 
-@pytest.mark.skipif(jax.device_count() < 4, reason="of four devices")
+@needs_four_devices
 @pytest.mark.parametrize("name", SPREAD)
 def test_training_with_vectors_and_codebook_both_spread_is_training_on_one_device(name):
     """Restarts, too, take the same vectors for the same codes.

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from programs import operations
+from programs import needs_four_devices, operations
 
 from jaxlab.quantize import _fused, nearest_code
 from jaxlab.quantize._fused import PAIRS, depth_of, is_fusible, parts_of, search_fused
@@ -130,7 +130,7 @@ def test_vectors_and_codebooks_that_are_too_many_are_taken_in_turn(monkeypatch, 
         assert not is_fusible(1000, 51, 8, jnp.float32)
 
 
-@pytest.mark.skipif(jax.device_count() < 4, reason="of four devices")
+@needs_four_devices
 def test_vectors_spread_over_devices_stay_where_they_are():
     """Without a map over devices; and in one, of the codebook too."""
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
@@ -209,7 +209,7 @@ def test_the_driver_is_asked_for_capabilities_and_jax_is_not_started(monkeypatch
     assert done.stdout.strip() == "False", done.stderr
 
 
-@pytest.mark.skipif(jax.device_count() < 4, reason="of four devices")
+@needs_four_devices
 @pytest.mark.parametrize("kernel", [False, True])
 def test_in_meshes_with_explicit_axes_it_is_left_to_the_compiler(kernel):
     """The kernel says nothing of shardings in types."""

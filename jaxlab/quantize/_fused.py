@@ -3,8 +3,8 @@
 Written in Pallas. What XLA makes of ``search_blocks`` stores the scores of a chunk and reads them several times, and
 its products of float32 do without the matrix units. Here a float32 is the exact sum of three numbers of bfloat16, and a
 product of two of them is six products of such parts, which the matrix units multiply exactly and add in float32; the
-three that are left out are below half a unit in the last place of float32. How fast that is beside the other way, and
-how many codes are not those of float64: ``python -m benchmarks.platform_speed``.
+three that are left out are together about a unit in the last place of float32, at most. How fast that is beside the
+other way, and how many codes are not those of float64: ``python -m benchmarks.platform_speed``.
 """
 
 import ctypes

@@ -12,7 +12,7 @@ from jaxlab import _check
 from jaxlab._chunks import by_chunks
 from jaxlab._jit import jit
 from jaxlab._precision import widen
-from jaxlab.quantize._fused import is_fusible, search_fused
+from jaxlab.quantize._fused import is_fusible, padded, search_fused
 from jaxlab.quantize._sums import ONE_HOT_CHUNK
 
 __all__ = ["nearest_code"]
@@ -74,9 +74,7 @@ def padded_to(
     multiple: int, codebook: Float[Array, "k d"], offsets: Float[Array, "k"]
 ) -> tuple[Float[Array, "l d"], Float[Array, "l"]]:
     """With codes at the end that are infinitely far from everything."""
-    missing = -codebook.shape[0] % multiple
-    codebook = jnp.pad(codebook, ((0, missing), (0, 0)))
-    return codebook, jnp.pad(offsets, (0, missing), constant_values=jnp.inf)
+    return padded(codebook, 0, multiple), padded(offsets, 0, multiple, jnp.inf)
 
 
 def search_tiles(

@@ -52,9 +52,6 @@ def devices(name: str) -> list[Any]:
     """All devices of one of ``PLATFORMS``, or of this machine's CPU; raises CompilerMissing."""
     if name == "CPU":
         return jax.devices("cpu")
-    # What is compiled for a device that is not here can be kept on disk, and not be read again.
-    jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()
     # Otherwise libtpu asks a metadata server which TPU this machine is part of, for minutes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     # It ends the process at flags of XLA that it does not know (tests/conftest.py), which have been read by now.
@@ -64,6 +61,9 @@ def devices(name: str) -> list[Any]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     try:
         found = list(topologies.get_topology_desc(**PLATFORMS[name]).devices)
+        # What is compiled for a device that is not here can be kept on disk, and not be read again.
+        jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()
         compile_on(Mesh(np.array(found[:1]), ("batch",)), lambda x: x + 1, np.zeros(1, np.float32))
     except Exception as error:  # of as many types as there are ways to lack a compiler, its plugin, or ptxas
         raise CompilerMissing(f"no compiler for {name}: {type(error).__name__}: {str(error)[:300]}") from error

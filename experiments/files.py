@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from experiments import devices
@@ -103,17 +102,18 @@ def save_figure(path: Path, figure: Any) -> None:
 @contextlib.contextmanager
 def errors_told() -> Iterator[None]:
     """Ends a command that cannot go on with the message alone."""
-    before = sys.excepthook
+    before = sys.unraisablehook
 
-    def without_closed_loops(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    def without_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
         # Parts of a checkpoint that end after the first one that could not be written find the loop closed to which
         # they were to report: each would show a traceback beside the message. So this stays when there is one.
-        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-            before(kind, error, trace)
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            before(unraisable)
 
-    sys.excepthook = without_closed_loops
+    sys.unraisablehook = without_closed_loops
     try:
         yield
     except RunError as error:
         sys.exit(str(error))
-    sys.excepthook = before
+    sys.unraisablehook = before

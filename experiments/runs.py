@@ -28,6 +28,7 @@ import logging
 import math
 import os
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -50,13 +51,18 @@ CHECKPOINTS = "checkpoints"
 
 
 def is_raised(record: logging.LogRecord) -> bool:
-    """Whether orbax logs an error: it logs each in every thread that meets it, with all it was called by, and raises it
-    at the next call.
+    """Whether an error is logged that orbax raises at the next call.
+
+    Orbax logs each in every thread that meets it, with all it was called by; asyncio logs those of the parts for which
+    nobody waits any more, since another has failed.
     """
-    return record.levelno == logging.ERROR and "orbax" in record.pathname
+    trace = record.exc_info[2] if record.exc_info else None
+    files = [record.pathname, *(frame.f_code.co_filename for frame, _ in traceback.walk_tb(trace))]
+    return record.levelno == logging.ERROR and any("orbax" in Path(file).parts for file in files)
 
 
-logging.getLogger("absl").addFilter(lambda record: not is_raised(record))
+for logger in ("absl", "asyncio"):
+    logging.getLogger(logger).addFilter(lambda record: not is_raised(record))
 
 
 class Run:

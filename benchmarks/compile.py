@@ -31,9 +31,7 @@ dozen kernels where two would do; ``benchmarks.platform_speed`` found it at 1.3 
 cuBLAS's, which a kernel would still have to do.
 """
 
-import hashlib
 import json
-import re
 import sys
 import time
 from dataclasses import dataclass
@@ -90,16 +88,6 @@ def programs(every_function: bool) -> list[tuple[str, str, Any]]:
     # Steps of small sizes first: what is wrong shows soon.
     steps.sort(key=lambda step: step[1], reverse=True)
     return [*((each.name, "large", each.lower) for each in FUNCTIONS), *steps]
-
-
-def lowered_for(lower: Any, target: str) -> tuple[jax.stages.Lowered, str]:
-    """The traced program of a row, and what tells it from others."""
-    platform, num_devices = TARGETS[target]
-    lowered = lower(compilers.mesh(platform, num_devices))
-    compiler = compilers.version(platform).removeprefix("jax ")
-    # What is cut by a rule of its own names the rule by where it lies in memory.
-    text = re.sub(r'backend_config = "\d+"', "", lowered.as_text())
-    return lowered, hashlib.sha256(f"{compiler} {text}".encode()).hexdigest()
 
 
 def measured(lowered: jax.stages.Lowered, target: str) -> dict[str, Any]:
@@ -199,7 +187,9 @@ def main(config: Config) -> int:
             row: dict[str, Any] = {"name": name, "size": size, "target": target}
             try:
                 row["compiler"] = compilers.version(TARGETS[target][0])
-                lowered, fingerprint = lowered_for(lower, target)
+                platform, num_devices = TARGETS[target]
+                lowered = lower(compilers.mesh(platform, num_devices))
+                fingerprint = compilers.fingerprint(platform, lowered)
                 if config.every_function:
                     row["arguments"] = compile_table.shapes_of(jax.tree.leaves(lowered.in_avals))
                 if rows.get(key_of(row), {}).get("program") == fingerprint:

@@ -5,8 +5,10 @@ missing, what is raised here says so: tests skip with that reason, tables leave 
 """
 
 import functools
+import hashlib
 import importlib.metadata
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -64,7 +66,7 @@ def devices(name: str) -> list[Any]:
         # What is compiled for a device that is not here can be kept on disk, and not be read again.
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()
-        compile_on(Mesh(np.array(found[:1]), ("batch",)), lambda x: x + 1, np.zeros(1, np.float32))
+        lowered_on(Mesh(np.array(found[:1]), ("batch",)), lambda x: x + 1, np.zeros(1, np.float32)).compile()
     except Exception as error:  # of as many types as there are ways to lack a compiler, its plugin, or ptxas
         raise CompilerMissing(f"no compiler for {name}: {type(error).__name__}: {str(error)[:300]}") from error
     return found
@@ -80,6 +82,13 @@ def version(name: str) -> str:
         raise CompilerMissing(f"no compiler for {name}: {error}") from error
 
 
+def fingerprint(name: str, lowered: jax.stages.Lowered) -> str:
+    """What tells a traced program and its compiler from others: the same is compiled alike."""
+    # What is cut by a rule of its own names the rule by where it lies in memory.
+    text = re.sub(r'backend_config = "\d+"', "", lowered.as_text())
+    return hashlib.sha256(f"{version(name).removeprefix('jax ')} {text}".encode()).hexdigest()
+
+
 def mesh(name: str, num_devices: int = 4) -> Mesh:
     """So many devices of a platform along one axis, ``batch``; raises CompilerMissing."""
     return Mesh(np.array(devices(name)[:num_devices]), ("batch",))
@@ -91,9 +100,9 @@ def placed(tree: Any, mesh: Mesh, *axes: str | None) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
-def compile_on(mesh: Mesh, function: Callable, *arguments: Any) -> jax.stages.Compiled:
-    """``function`` compiled for arguments of these shapes, each of which is spread over the mesh by its first axis."""
-    return jax.jit(function).lower(*placed(arguments, mesh, "batch")).compile()
+def lowered_on(mesh: Mesh, function: Callable, *arguments: Any) -> jax.stages.Lowered:
+    """``function`` traced for arguments of these shapes, each of which is spread over the mesh by its first axis."""
+    return jax.jit(function).lower(*placed(arguments, mesh, "batch"))
 
 
 def temporary_bytes(compiled: jax.stages.Compiled) -> int:

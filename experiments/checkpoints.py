@@ -91,3 +91,14 @@ def placed(leaf: Any) -> Any:
     everywhere = NamedSharding(Mesh(jax.devices(), ("all",)), P())
     place = everywhere if jax.process_count() > 1 else SingleDeviceSharding(jax.devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+
+def one_copy(leaf: Any) -> Any:
+    """What is saved of this leaf: one copy, where all devices of this process have the same.
+
+    Orbax would have each of them write a part, which it cuts off by a program of its own for each part of each array:
+    training waits for thousands of these.
+    """
+    if isinstance(leaf, jax.Array) and leaf.is_fully_addressable and leaf.is_fully_replicated:
+        return leaf.addressable_data(0)
+    return leaf

@@ -41,7 +41,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from experiments import devices, files
-from experiments.checkpoints import CHECKSUMS, LAYOUT, checksums, damage_of, described, placed
+from experiments.checkpoints import CHECKSUMS, LAYOUT, checksums, damage_of, described, one_copy, placed
 from experiments.files import RunError, write_atomically
 
 CONFIG = "config.json"
@@ -264,7 +264,9 @@ class Run:
             size = metrics.tell()
             self._events.flush()
         record = {"layout": LAYOUT, "metrics_size": size, "leaves": described(state)}
-        parts = ocp.args.Composite(state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record))
+        parts = ocp.args.Composite(
+            state=ocp.args.StandardSave(jax.tree.map(one_copy, state)), record=ocp.args.JsonSave(record)
+        )
         self._manager.save(step, args=parts)
 
     def log(self, step: int, **values: Any) -> None:

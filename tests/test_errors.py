@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from cases import CASES, Case
-from programs import example
+from programs import example, program
 
 from jaxlab import distributions, estimators, gumbel, moments
 from jaxlab.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, PlackettLuce, Poisson
@@ -97,9 +97,9 @@ def test_key_must_be_one_typed_key(case: Case):
 def test_key_is_consumed(case: Case):
     """JAX finds a key that is used twice (the whole suite runs with that check), if the function consumes it at all."""
     key = jax.random.key(0)
-    case.call(key, example(case))
+    program(case)(key, example(case))
     with pytest.raises(jax.errors.KeyReuseError):
-        case.call(key, example(case))
+        program(case)(key, example(case))
 
 
 def is_hard_at_zero(case: Case) -> bool:

@@ -28,6 +28,8 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
+# Where each operation of a program was written is a tenth of the time of making it, and nothing here reads it.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 if os.environ["JAX_PLATFORMS"] != "cpu":
     # At what precision a user's weights are multiplied is the user's choice (recurrent.scan_affine). By default a TPU
     # rounds them to bfloat16, and an H100 may round them to TF32 in the products of a batch and not in those of one
@@ -57,6 +59,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group(platform))
         elif isinstance(case, Case):
             item.add_marker(pytest.mark.xdist_group(case.label))
+
+
+def pytest_collection_finish():
+    """Garbage is collected seldom, and not looked for in what was imported: it would take a twelfth of the time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 # Compiled programs are kept for as long as a process lives: thousands of tests would fill the memory with them.

@@ -16,6 +16,7 @@ import io
 import itertools
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -373,12 +374,14 @@ def test_parts_that_end_after_the_first_that_failed_say_nothing_and_other_errors
 
 
 @pytest.mark.parametrize("library", ["orbax", "other"])
-def test_errors_of_parts_for_which_nobody_waits_are_logged_unless_they_are_orbaxs(library, caplog):
-    names = {}
-    exec(compile("async def write():\n    raise OSError", f"/packages/{library}/store.py", "exec"), names)
+def test_errors_of_parts_for_which_nobody_waits_are_logged_unless_they_are_orbaxs(library, tmp_path, caplog):
+    store = tmp_path / library / "store.py"
+    store.parent.mkdir()
+    store.write_text("async def write():\n    raise OSError\n")
+    write = runpy.run_path(os.fspath(store))["write"]
 
     async def save():
-        part = asyncio.ensure_future(names["write"]())
+        part = asyncio.ensure_future(write())
         await asyncio.sleep(0.01)
         assert part.done()
 

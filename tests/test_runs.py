@@ -16,10 +16,13 @@ import matplotlib.figure
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from programs import needs_four_devices
 
 from benchmarks import stress
 from experiments import files, runs
-from experiments.checkpoints import UNSUMMED
+from experiments.checkpoints import UNSUMMED, one_copy
 from experiments.files import RunError, explained
 from experiments.runs import Run
 
@@ -94,6 +97,29 @@ def test_sharding_is_that_of_the_state_asked_for(tmp_path):
         _, restored = run.restore({"x": jax.device_put(jnp.zeros(8), sharding)})
     assert restored["x"].sharding == sharding
     assert_same(restored, state)
+
+
+@needs_four_devices
+def test_of_what_all_devices_have_one_copy_is_saved(tmp_path):
+    """Planted and found: a copy of what is spread, which is a part of it."""
+    mesh = Mesh(jax.devices(), ("all",))
+    state = {"copies": jnp.arange(8.0), "key": jax.random.key(3), "spread": jnp.arange(8.0)}
+    axes = {"copies": P(), "key": P(), "spread": P("all")}
+    state = jax.device_put(state, {name: NamedSharding(mesh, axis) for name, axis in axes.items()})
+    saved = jax.tree.map(one_copy, {**state, "count": 7})
+    assert {name: len(leaf.sharding.device_set) for name, leaf in saved.items() if name != "count"} == {
+        "copies": 1,
+        "key": 1,
+        "spread": len(jax.devices()),
+    }
+    with Run(tmp_path, Config()) as run:
+        run.restore(state)
+        run.save(1, state)
+    with Run(tmp_path, Config()) as run:
+        step, found = run.restore(state)
+    assert step == 1
+    chex.assert_trees_all_equal(found, state)
+    assert jax.tree.map(lambda leaf: leaf.sharding, found) == jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
 def test_the_last_checkpoints_are_kept_and_no_more(tmp_path):

@@ -116,7 +116,8 @@ def test_two_processes_train_as_one_does_and_hand_over_their_checkpoints(tmp_pat
         said = [process.communicate(timeout=300) for process in processes]
         assert [process.returncode for process in processes] == [0, 0], said
         assert '"loss"' in said[0][0]
-        assert {line[:6] for line in said[1][0].splitlines()} <= {"[Gloo]"}, "one of them prints"
+        # The library that connects them writes lines to both, which may be torn.
+        assert '"loss"' not in said[1][0], "one of them prints"
         assert [line["step"] for line in runs.read_metrics(together)] == [1, 2, 3, 4, 5, 6, 7]
         assert sorted(path.name for path in (together / "checkpoints").iterdir()) == ["4", "7"]
         train(config_of(together, 8))

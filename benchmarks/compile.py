@@ -13,8 +13,9 @@ chip's published speed leaves (``benchmarks.chips``), and whether arithmetic or 
 
 The functions at the size of the compile law (``tests/test_compile.py``) are not compiled again: their costs are taken
 over from what that law leaves in ``build``, so that their rows stand in one place, and it is run first (``make
-compile``). A row that takes half as much again of memory or collectives as it did, by the same compiler, is said so in
-red, and the command ends in status 1; ``tests/test_compile_budgets.py`` holds a few rows to that.
+compile``); it compiles those alone that have changed since. A row that takes half as much again of memory or
+collectives as it did, by the same compiler, is said so in red, and the command ends in status 1;
+``tests/test_compile_budgets.py`` holds a few rows to that.
 
 Where no GPU is at hand to try tiles on, some programs compile for an H100 with all products left to cuBLAS alone; their
 rows are marked.
@@ -186,8 +187,8 @@ def main(config: Config) -> int:
                 continue
             row: dict[str, Any] = {"name": name, "size": size, "target": target}
             try:
-                row["compiler"] = compilers.version(TARGETS[target][0])
                 platform, num_devices = TARGETS[target]
+                row["compiler"] = compilers.version(platform)
                 lowered = lower(compilers.mesh(platform, num_devices))
                 fingerprint = compilers.fingerprint(platform, lowered)
                 if config.every_function:

@@ -33,6 +33,7 @@ dnn_version_info { major: 9 minor: 8 patch: 0 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
 
+#: After a change here, or above, all is to be compiled again: no fingerprint knows of it.
 PLATFORMS = {
     "TPU v5e": {"platform": "tpu", "topology_name": "v5e:2x2"},
     "TPU v6e": {"platform": "tpu", "topology_name": "v6e:2x2"},

@@ -97,7 +97,7 @@ def one_copy(leaf: Any) -> Any:
     """What is saved of this leaf: one copy, where all devices of this process have the same.
 
     Orbax would have each of them write a part, which it cuts off by a program of its own for each part of each array:
-    training waits for thousands of these.
+    training waits for all of these.
     """
     if isinstance(leaf, jax.Array) and leaf.is_fully_addressable and leaf.is_fully_replicated:
         return leaf.addressable_data(0)

@@ -28,7 +28,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# Where each operation of a program was written is a tenth of the time of making it, and nothing here reads it.
+# Where each operation of a program was written takes time to note, and nothing here reads it.
 jax.config.update("jax_traceback_in_locations_limit", 0)
 if os.environ["JAX_PLATFORMS"] != "cpu":
     # At what precision a user's weights are multiplied is the user's choice (recurrent.scan_affine). By default a TPU
@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Garbage is collected seldom, and not looked for in what was imported: it would take a twelfth of the time."""
+    """Garbage is collected seldom, and not looked for in what was imported: that takes long."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 

@@ -84,6 +84,16 @@ def test_a_gpu_searches_for_codes_by_the_kernel_on_each_device_by_itself(monkeyp
         assert compilers.temporary_bytes(many) < 128 * 2**20
 
 
+def test_a_fingerprint_is_that_of_program_and_shapes():
+    """By which rows are not compiled again."""
+
+    def of(function, size=3):
+        return compilers.fingerprint("CPU", jax.jit(function).lower(jax.ShapeDtypeStruct((size,), "float32")))
+
+    assert of(lambda x: x + 1) == of(lambda y: y + 1)
+    assert len({of(lambda x: x + 1), of(lambda x: x + 2), of(lambda x: x + 1, 4)}) == 3
+
+
 def test_a_row_of_the_table_that_takes_twice_as_much_is_seen():
     before = {"compiler": "one", "temporary bytes": 2**20, "collectives": {"all-reduce": 2}}
     assert table.grown(before, before | {"temporary bytes": 2**20 + 2**19}) == {}

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,8 @@ from experiments.vqvae_pixelcnn.train import Config, Data, train
 
 ROOT = Path(__file__).parent.parent
 MODEL = Model(num_codes=64, hidden=8, residual_hidden=4, code_dim=4)
+# What Gloo, which connects them, writes for each, in pieces that may be torn apart.
+CONNECTED = "Gloo Rank is connected to peer ranks Expected number of"
 TEXTS = [
     {"text": "Ada was born in Paris .", "spo_list": [["Ada", "birthplace", "Paris"]]},
     {"text": "Kurt leads Acme .", "spo_list": [["Acme", "leader", "Kurt"]]},
@@ -116,8 +119,7 @@ def test_two_processes_train_as_one_does_and_hand_over_their_checkpoints(tmp_pat
         said = [process.communicate(timeout=300) for process in processes]
         assert [process.returncode for process in processes] == [0, 0], said
         assert '"loss"' in said[0][0]
-        # The library that connects them writes lines to both, which may be torn.
-        assert '"loss"' not in said[1][0], "one of them prints"
+        assert set(re.findall("[A-Za-z]+", said[1][0])) <= set(CONNECTED.split()), "one of them prints"
         assert [line["step"] for line in runs.read_metrics(together)] == [1, 2, 3, 4, 5, 6, 7]
         assert sorted(path.name for path in (together / "checkpoints").iterdir()) == ["4", "7"]
         train(config_of(together, 8))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fitting import BITS, FITTING, LOGITS, THETA, named
 from jax import lax
+from packaging.version import Version
 from replicates import (
     agrees,
     default_num_samples,
@@ -302,10 +303,11 @@ def test_chunks_of_neighbours_leave_the_gradient_and_take_less_memory(estimate):
 
 
 def test_neighbours_of_many_sites_are_not_all_written_out():
-    """Those of 4,096 bits take 64 MiB, a chunk 8 MiB, of which jax 0.12 keeps three. Planted and found: all at once."""
+    """Those of 4,096 bits take 64 MiB, a chunk of them 8 MiB. Planted and found: all at once."""
+    num_chunks = 1 if Version(jax.__version__) < Version("0.12") else 3  # which are kept at a time
 
     def gradient(phi):
         return jax.grad(lambda phi: bits_and_neighbours(phi, lambda z: jnp.sum(jnp.sin(z)) ** 2))(phi)
 
     program = jax.jit(gradient).lower(jax.ShapeDtypeStruct((4096,), jnp.float32)).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 32 * 2**20
+    assert program.memory_analysis().temp_size_in_bytes < (num_chunks + 1) * 8 * 2**20

